@@ -1,0 +1,25 @@
+//! Drive VirtIO devices from user space.
+#![no_std]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+extern crate alloc;
+#[cfg(any(feature = "std", test))]
+extern crate std;
+
+pub mod error;
+pub mod features;
+pub mod mem;
+pub mod queue;
+pub mod spec;
+pub mod sync;
+
+#[cfg(feature = "std")]
+pub mod bus;
+#[cfg(feature = "std")]
+pub mod device;
+#[cfg(feature = "std")]
+pub mod event;
+#[cfg(feature = "std")]
+pub mod transport;
+
+pub use error::{Error, Result};

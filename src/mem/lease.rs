@@ -1,0 +1,56 @@
+//! What a ring holds in flight.
+#![expect(
+    unsafe_code,
+    reason = "the trait promises memory that outlives the value, which no compiler can check"
+)]
+
+/// A piece of memory that the device may use while a ring holds the value.
+///
+/// # Safety
+/// For implementors: the device addresses `device_addr()..device_addr() + len()` lead, for this ring's device,
+/// to memory that nobody frees, unmaps or gives to another purpose before the value is dropped (a value that
+/// is forgotten keeps its memory for ever), and both answers stay the same for the life of the value.
+///
+/// For callers: the memory may be written by the device while the value is in flight; no reference to it may
+/// be made.
+pub unsafe trait Lease {
+    /// Address of the first byte as the device knows it.
+    fn device_addr(&self) -> u64;
+    /// Length in bytes.
+    fn len(&self) -> u32;
+    /// Whether it has no byte.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A raw range of device memory: for drivers that manage memory themselves (kernels, benchmarks).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RawRange {
+    addr: u64,
+    len: u32,
+}
+
+impl RawRange {
+    /// A range by device address and length in bytes.
+    ///
+    /// # Safety
+    /// The caller keeps the memory behind the range alive, and unused for anything that a device's write could
+    /// harm, from the moment the range is given to a ring until the ring gives it back or the device was reset.
+    pub const unsafe fn new(addr: u64, len: u32) -> Self {
+        Self { addr, len }
+    }
+}
+
+// SAFETY: both fields are immutable; that the memory stays is the promise made at `RawRange::new`.
+unsafe impl Lease for RawRange {
+    #[inline]
+    fn device_addr(&self) -> u64 {
+        self.addr
+    }
+
+    #[inline]
+    fn len(&self) -> u32 {
+        self.len
+    }
+}

@@ -1,0 +1,9 @@
+//! Memory that a device may read and write.
+//!
+//! Nothing in this crate makes a reference or a slice to such memory: single values go through [`cell`],
+//! bulk data through [`copy`].
+
+pub mod lease;
+
+#[cfg(feature = "std")]
+pub mod dma;
