@@ -1,1 +1,94 @@
-//! (being written)
+//! Atomics, fences and locks: core's and std's, or loom's under `--cfg loom`.
+//!
+//! Everything in this crate that synchronises takes its tools from here, so that what loom explores is the
+//! real code. Under loom a *mutant* can be switched on at run time: a place that names one with `mutant!`
+//! leaves its fence out, relaxes its store or forgets its wake-up, and the models of `tests/loom_*.rs` must
+//! notice.
+
+#[cfg(not(loom))]
+pub use core::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+#[cfg(loom)]
+pub use loom::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+
+#[cfg(all(feature = "std", loom))]
+pub use loom::sync::{Arc, Condvar, Mutex, MutexGuard};
+#[cfg(all(feature = "std", not(loom)))]
+pub use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+
+/// A full fence between everything before and everything after: libvirtio's `virtio_mb`, but for the machine
+/// and not for the compiler only.
+///
+/// Orders memory shared with another CPU. Towards hardware use [`crate::mem::barrier::Barrier::Device`].
+#[inline(always)]
+pub fn mb() {
+    fence(Ordering::SeqCst);
+}
+
+/// Faults that can be seeded into the crate's own code, one at a time, under `--cfg loom` only.
+#[cfg(loom)]
+pub mod mutant {
+    use core::sync::atomic::{AtomicU32, Ordering};
+
+    /// A seeded fault. Each is named at the one place in the code that it spoils.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    #[repr(u32)]
+    pub enum Mutant {
+        /// The code as it is.
+        None = 0,
+        /// `Split::publish` stores `avail.idx` relaxed.
+        PublishRelaxed,
+        /// No full fence between `avail.idx` and the read of `avail_event` or `used.flags`.
+        NoKickFence,
+        /// The kick decision compares without wrapping arithmetic.
+        KickNotModular,
+        /// The kick decision takes the index before the batch as its end.
+        KickOldIndex,
+        /// `Split::used_index` loads `used.idx` relaxed.
+        UsedRelaxed,
+        /// No full fence between arming interrupts and the look at the ring.
+        NoArmFence,
+        /// No look at the ring after arming.
+        NoRecheck,
+        /// `used_event` is not advanced when interrupts are enabled.
+        StaleUsedEvent,
+        /// The last entry of an indirect table is left out.
+        IndirectShort,
+        /// A waiter that leaves does not hand on the reaping role.
+        NoHandOver,
+        /// The reaper does not wake the owners of what it reaped.
+        NoWakeOwner,
+        /// Close does not wake the waiters.
+        CloseSilent,
+        /// Completions make no waiter for room look again.
+        NoWakeRoom,
+        /// An add is published without the queue's lock.
+        PublishUnlocked,
+    }
+
+    static CHOSEN: AtomicU32 = AtomicU32::new(0);
+
+    /// Switches `mutant` on for the models that follow.
+    pub fn choose(mutant: Mutant) {
+        CHOSEN.store(mutant as u32, Ordering::SeqCst);
+    }
+
+    /// Whether `mutant` is on.
+    pub fn is(mutant: Mutant) -> bool {
+        CHOSEN.load(Ordering::SeqCst) == mutant as u32
+    }
+}
+
+/// Whether the named mutant is switched on: a constant `false` outside loom.
+#[cfg(loom)]
+macro_rules! mutant {
+    ($name:ident) => {
+        $crate::sync::mutant::is($crate::sync::mutant::Mutant::$name)
+    };
+}
+#[cfg(not(loom))]
+macro_rules! mutant {
+    ($name:ident) => {
+        false
+    };
+}
+pub(crate) use mutant;

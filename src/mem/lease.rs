@@ -54,3 +54,20 @@ unsafe impl Lease for RawRange {
         self.len
     }
 }
+
+/// Proof that the device has stopped: it was reset and the reset was confirmed, its mappings are gone, or the
+/// process behind it is dead. Whoever holds one may take back what the device had.
+///
+/// A queue reset, a closed socket or a time-out is no proof.
+#[derive(Debug)]
+pub struct DeviceStopped(());
+
+impl DeviceStopped {
+    /// For drivers that bring their own device handling.
+    ///
+    /// # Safety
+    /// From now on the device writes no memory that it was given before.
+    pub const unsafe fn assume() -> Self {
+        Self(())
+    }
+}

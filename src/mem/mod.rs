@@ -1,8 +1,10 @@
 //! Memory that a device may read and write.
 //!
 //! Nothing in this crate makes a reference or a slice to such memory: single values go through [`cell`],
-//! bulk data through [`copy`].
+//! bulk data through `copy`.
 
+pub mod barrier;
+pub mod cell;
 pub mod lease;
 
 #[cfg(feature = "std")]

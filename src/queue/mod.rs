@@ -1,1 +1,168 @@
-//! (being written)
+//! The virtqueue alone (VIRTIO 1.4 §2.6, §2.7): a ring in shared memory, with no notifier and no event.
+//!
+//! The driver builds descriptor chains with [`Ring::chain`], shows a batch of them to the device with one
+//! [`Ring::publish`], and takes them back with [`Ring::pop`]. It believes nothing that the device writes: used
+//! indices, ids and lengths are checked against private memory, and the first lie makes the ring
+//! [`crate::Error::Broken`] until the device is reset.
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![deny(clippy::arithmetic_side_effects)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        reason = "a test may fail"
+    )
+)]
+
+mod chain;
+mod completion;
+mod indirect;
+mod inflight;
+mod layout;
+mod ring;
+mod split;
+pub mod suppress;
+
+use core::fmt;
+
+pub use chain::Chain;
+pub use completion::Completion;
+pub use layout::{Areas, MAX_SIZE, RingLayout};
+pub use ring::Ring;
+
+use crate::Result;
+use crate::mem::barrier::Barrier;
+use crate::spec::byte_order::ByteOrder;
+
+/// Names one chain on one queue for as long as it is in flight: queue, slot and generation, so that a token
+/// that was used up, or is another queue's, is never taken for another request.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Token(u64);
+
+impl Token {
+    #[inline(always)]
+    pub(crate) fn new(queue: u16, slot: u16, generation: u32) -> Self {
+        Self(u64::from(queue) << 48 | u64::from(slot) << 32 | u64::from(generation))
+    }
+
+    /// The token as a number, to be carried through other interfaces.
+    pub fn into_raw(self) -> u64 {
+        self.0
+    }
+
+    /// Back from [`Token::into_raw`]. Any number will do: one that names nothing in flight is refused where it
+    /// is used.
+    pub fn from_raw(raw: u64) -> Self {
+        Self(raw)
+    }
+
+    /// Index of the queue.
+    #[inline(always)]
+    pub fn queue(self) -> u16 {
+        (self.0 >> 48) as u16
+    }
+
+    /// Descriptor that heads the chain.
+    #[inline(always)]
+    pub fn slot(self) -> u16 {
+        (self.0 >> 32) as u16
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Token(queue {}, slot {}, generation {})", self.queue(), self.slot(), self.0 as u32)
+    }
+}
+
+/// How free descriptors are handed out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SlotOrder {
+    /// The one that came back last is used first: it is in the cache.
+    #[default]
+    FreeList,
+    /// In ring order, x + 1 after x, as IN_ORDER demands (§2.7.5.2). Descriptors go back oldest first.
+    Ring,
+}
+
+/// What a ring is set up with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RingConfig {
+    /// Index of the queue at its device; part of its tokens.
+    pub queue: u16,
+    /// Number of descriptors: a power of two from 1 to 32,768.
+    pub size: u16,
+    /// How the areas are placed.
+    pub layout: RingLayout,
+    /// Byte order of the ring: a property of the transport.
+    pub order: ByteOrder,
+    /// Whom barriers must reach: a property of the transport.
+    pub barrier: Barrier,
+    /// Whether EVENT_IDX was negotiated.
+    pub event_idx: bool,
+    /// Whether INDIRECT_DESC was negotiated and is to be used.
+    pub indirect: bool,
+    /// Tables for chains of more than 8 buffers, each of the queue's size: 0 or a power of two.
+    pub large_tables: u16,
+    /// How free descriptors are handed out.
+    pub slots: SlotOrder,
+    /// Whether a used length above the chain's device-writable bytes breaks the ring. Else it is cut and
+    /// counted: real devices are known to report too much.
+    pub strict: bool,
+}
+
+impl RingConfig {
+    /// A ring of `size` descriptors for queue `queue`, modern and little-endian, with no feature.
+    pub fn new(queue: u16, size: u16) -> Self {
+        Self {
+            queue,
+            size,
+            layout: RingLayout::Modern,
+            order: ByteOrder::Little,
+            barrier: Barrier::Cpu,
+            event_idx: false,
+            indirect: false,
+            large_tables: 0,
+            slots: SlotOrder::FreeList,
+            strict: false,
+        }
+    }
+
+    /// Bytes of memory that the ring needs. [`crate::Error::Misuse`] for a size that no split ring has.
+    pub fn ring_bytes(&self) -> Result<usize> {
+        Ok(self.layout.areas(self.size)?.total)
+    }
+}
+
+/// An available buffer notification that the device wants (§2.9): send it, or the device may sleep for ever.
+#[must_use = "the device waits for this notification"]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Notification {
+    /// Index of the queue.
+    pub queue: u16,
+    /// Number of the next available ring entry, as NOTIFICATION_DATA wants it.
+    pub next: u16,
+}
+
+/// What a ring has counted. All wrap at 2^64.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Counters {
+    /// Chains added.
+    pub added: u64,
+    /// Chains that came back by completion.
+    pub used: u64,
+    /// Notifications to send.
+    pub kicks: u64,
+    /// Batches for which the device wanted none.
+    pub kicks_saved: u64,
+    /// Used lengths above what the chain had room for, cut (D9, D11).
+    pub clamped: u64,
+    /// Used elements that were there before anything was published, skipped (D24).
+    pub early: u64,
+}

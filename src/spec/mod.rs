@@ -1,6 +1,8 @@
 //! Numbers and layouts of VIRTIO 1.4, without state and without I/O.
 
+pub mod byte_order;
 pub mod layout;
+pub mod split;
 
 mod device_type;
 

@@ -1,0 +1,81 @@
+//! Cells for loom: its atomics, found again by offset and width, so that both ends of a ring share them.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::sync::{AtomicU16, AtomicU32, AtomicU64, Ordering};
+
+/// The cells that were carved so far. The lock is std's: carving is set-up, not part of a model.
+pub(super) struct Inner {
+    pub(super) len: usize,
+    pub(super) device_addr: u64,
+    carved: Mutex<BTreeMap<(usize, &'static str), Arc<dyn core::any::Any + Send + Sync>>>,
+}
+
+impl Inner {
+    pub(super) fn new(len: usize, device_addr: u64) -> Self {
+        Self { len, device_addr, carved: Mutex::default() }
+    }
+
+    fn carve<T: Send + Sync + 'static>(
+        &self,
+        offset: usize,
+        kind: &'static str,
+        make: impl FnOnce() -> Vec<T>,
+    ) -> Arc<Vec<T>> {
+        let mut carved = self.carved.lock().unwrap_or_else(PoisonError::into_inner);
+        let any = carved.entry((offset, kind)).or_insert_with(|| Arc::new(make())).clone();
+        drop(carved);
+        any.downcast().unwrap_or_else(|_| Arc::new(Vec::new()))
+    }
+}
+
+/// Loom's atomics are made with zero in them, and a model sets a ring up once.
+pub(super) fn zero(_inner: &Inner, _offset: usize, _len: usize) {}
+
+macro_rules! model_cells {
+    ($name:ident, $atomic:ty, $per:expr) => {
+        #[derive(Clone)]
+        pub(super) struct $name(Arc<Vec<$atomic>>);
+
+        impl $name {
+            pub(super) fn new(inner: &Inner, offset: usize, count: usize) -> Self {
+                let make = || (0..count * $per).map(|_| <$atomic>::new(0)).collect();
+                Self(inner.carve(offset, stringify!($name), make))
+            }
+        }
+    };
+}
+
+model_cells!(Cells16, AtomicU16, 1);
+model_cells!(Pairs32, AtomicU32, 2);
+model_cells!(Pairs64, AtomicU64, 2);
+
+impl Cells16 {
+    pub(super) fn load(&self, index: usize, order: Ordering) -> u16 {
+        self.0[index].load(order)
+    }
+
+    pub(super) fn store(&self, index: usize, value: u16, order: Ordering) {
+        self.0[index].store(value, order);
+    }
+}
+
+macro_rules! pair_access {
+    ($name:ident, $word:ty) => {
+        impl $name {
+            pub(super) fn load(&self, index: usize, order: Ordering) -> ($word, $word) {
+                (self.0[index * 2].load(order), self.0[index * 2 + 1].load(order))
+            }
+
+            pub(super) fn store(&self, index: usize, value: ($word, $word), order: Ordering) {
+                self.0[index * 2].store(value.0, order);
+                self.0[index * 2 + 1].store(value.1, order);
+            }
+        }
+    };
+}
+
+pair_access!(Pairs32, u32);
+pair_access!(Pairs64, u64);

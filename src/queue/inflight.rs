@@ -1,0 +1,284 @@
+//! The in-flight table: which descriptors are free, which chains the device has, and the buffers they own.
+//!
+//! All of it is private memory (`shadow-truth`, `own-in-flight`): a device that scribbles over the descriptor
+//! table changes nothing here.
+//!
+//! A *place* holds one buffer. Places `0..size` are the ring's descriptors; those above belong to parts of
+//! indirect chains after the first, which take no descriptor. Free places form a list through `links`. A chain
+//! takes consecutive elements of that list, so that its parts are linked already, and goes back as a whole.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+use super::{SlotOrder, Token};
+
+/// End of a list.
+const NIL: u32 = u32::MAX;
+
+/// What is known of a chain, at the place of its head descriptor.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Head {
+    /// Goes up each time the slot is given back: a token of an earlier life is stale.
+    generation: u32,
+    /// Device-writable bytes of the chain.
+    pub(super) writable: u32,
+    /// Place of the last part.
+    tail: u32,
+    /// Number of its entry in the available ring.
+    pub(super) entry: u16,
+    /// Number of parts; 0: not the head of a chain in flight.
+    pub(super) parts: u16,
+}
+
+/// A list of free places.
+#[derive(Debug, Clone, Copy)]
+struct FreeList {
+    first: u32,
+    count: u32,
+}
+
+/// In ring order, places go back when all older ones have.
+#[derive(Debug)]
+struct RingOrder {
+    /// Place of the oldest chain that did not go back.
+    oldest: u32,
+    /// At each head: parts of a chain that was completed before an older one, else 0.
+    done: Box<[u16]>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct InFlight<B> {
+    queue: u16,
+    mask: u32,
+    heads: Box<[Head]>,
+    links: Box<[u32]>,
+    bufs: Box<[Option<B>]>,
+    free: FreeList,
+    extra: FreeList,
+    ring_order: Option<RingOrder>,
+}
+
+impl<B> InFlight<B> {
+    /// For `size` descriptors (a power of two) and `extra` places for further parts of indirect chains.
+    pub(super) fn new(queue: u16, size: u16, extra: u32, order: SlotOrder) -> Self {
+        let size = u32::from(size);
+        let places = size.saturating_add(extra);
+        let link = |at: u32| if at.wrapping_add(1) == places { NIL } else { at.wrapping_add(1) };
+        let ring_order = (order == SlotOrder::Ring)
+            .then(|| RingOrder { oldest: 0, done: (0..size).map(|_| 0).collect::<Vec<_>>().into() });
+        let mut table = Self {
+            queue,
+            mask: size.wrapping_sub(1),
+            heads: (0..size).map(|_| Head { generation: 1, ..Head::default() }).collect(),
+            links: (0..places).map(link).collect(),
+            bufs: (0..places).map(|_| None).collect(),
+            free: FreeList { first: 0, count: size },
+            extra: FreeList { first: size, count: extra },
+            ring_order,
+        };
+        // The last descriptor closes its own list; in ring order it leads back to the first.
+        let close = if table.ring_order.is_some() { 0 } else { NIL };
+        table.link(table.mask, close);
+        table
+    }
+
+    #[inline(always)]
+    fn next(&self, at: u32) -> u32 {
+        self.links.get(at as usize).copied().unwrap_or(NIL)
+    }
+
+    #[inline(always)]
+    fn link(&mut self, at: u32, to: u32) {
+        if let Some(link) = self.links.get_mut(at as usize) {
+            *link = to;
+        }
+    }
+
+    /// Free descriptors.
+    #[inline(always)]
+    pub(super) fn free(&self) -> u32 {
+        self.free.count
+    }
+
+    /// Free places for parts of indirect chains after the first.
+    #[inline(always)]
+    pub(super) fn free_extra(&self) -> u32 {
+        self.extra.count
+    }
+
+    /// Takes a descriptor.
+    #[inline(always)]
+    pub(super) fn take(&mut self) -> Option<u32> {
+        self.free.count = self.free.count.checked_sub(1)?;
+        let at = self.free.first;
+        self.free.first = self.next(at);
+        Some(at)
+    }
+
+    /// Takes a place for a further part of the indirect chain that ends at `after`.
+    #[inline(always)]
+    pub(super) fn take_extra(&mut self, after: u32) -> Option<u32> {
+        self.extra.count = self.extra.count.checked_sub(1)?;
+        let at = self.extra.first;
+        self.extra.first = self.next(at);
+        if after <= self.mask {
+            // Only the head is not linked to the extra places by their own list.
+            self.link(after, at);
+        }
+        Some(at)
+    }
+
+    /// Puts a buffer into a place that was taken.
+    #[inline(always)]
+    pub(super) fn put(&mut self, at: u32, buf: B) {
+        if let Some(place) = self.bufs.get_mut(at as usize) {
+            *place = Some(buf);
+        }
+    }
+
+    /// The buffer in a place.
+    pub(super) fn buf(&self, at: u32) -> Option<&B> {
+        self.bufs.get(at as usize)?.as_ref()
+    }
+
+    /// The place after `at` in its chain.
+    pub(super) fn following(&self, at: u32) -> u32 {
+        self.next(at)
+    }
+
+    /// Makes the chain one in flight.
+    #[inline(always)]
+    pub(super) fn start(&mut self, head: u32, tail: u32, parts: u16, writable: u32, entry: u16) -> Token {
+        let queue = self.queue;
+        match self.heads.get_mut(head as usize) {
+            Some(slot) => {
+                *slot = Head { generation: slot.generation, writable, tail, entry, parts };
+                Token::new(queue, head as u16, slot.generation)
+            }
+            None => Token::new(queue, head as u16, 0),
+        }
+    }
+
+    /// The chain whose head is descriptor `id`, if the device has one. All 32 bits of `id` count.
+    #[inline(always)]
+    pub(super) fn chain(&self, id: u32) -> Option<(Head, Token)> {
+        let head = *self.heads.get(id as usize)?;
+        (head.parts != 0).then(|| (head, Token::new(self.queue, id as u16, head.generation)))
+    }
+
+    /// Whether the token's chain is in flight.
+    pub(super) fn holds(&self, token: Token) -> bool {
+        token.queue() == self.queue
+            && self.chain(u32::from(token.slot())).is_some_and(|(_, current)| current == token)
+    }
+
+    /// Ends the chain's life as one in flight: from here on its id is not a live one. Its places stay taken
+    /// until [`InFlight::give_back`].
+    #[inline(always)]
+    pub(super) fn end(&mut self, head: u32) {
+        if let Some(slot) = self.heads.get_mut(head as usize) {
+            slot.parts = 0;
+            slot.generation = slot.generation.wrapping_add(1);
+        }
+    }
+
+    /// Takes the buffer at `at` and steps on.
+    #[inline(always)]
+    pub(super) fn take_buf(&mut self, at: &mut u32) -> Option<B> {
+        let buf = self.bufs.get_mut(*at as usize)?.take();
+        *at = self.next(*at);
+        buf
+    }
+
+    /// Puts the places from `head` to `tail`, `parts` of them, back.
+    #[inline(always)]
+    pub(super) fn give_back(&mut self, head: u32, tail: u32, parts: u16) {
+        let descriptors = if tail > self.mask {
+            self.give_back_extra(head, tail, parts);
+            1
+        } else {
+            parts
+        };
+        if self.ring_order.is_some() {
+            self.give_back_in_order(head, descriptors);
+            return;
+        }
+        let last = if tail > self.mask { head } else { tail };
+        let first = self.free.first;
+        self.link(last, first);
+        self.free.first = head;
+        self.free.count = self.free.count.wrapping_add(u32::from(descriptors));
+    }
+
+    /// The parts of an indirect chain after its first.
+    fn give_back_extra(&mut self, head: u32, tail: u32, parts: u16) {
+        let (first, old) = (self.next(head), self.extra.first);
+        self.link(tail, old);
+        self.extra.first = first;
+        self.extra.count = self.extra.count.wrapping_add(u32::from(parts).wrapping_sub(1));
+        if self.ring_order.is_some() {
+            self.link(head, head.wrapping_add(1) & self.mask);
+        }
+    }
+
+    fn give_back_in_order(&mut self, head: u32, descriptors: u16) {
+        let Some(order) = &mut self.ring_order else { return };
+        if let Some(done) = order.done.get_mut(head as usize) {
+            *done = descriptors;
+        }
+        while let Some(done) = order.done.get_mut(order.oldest as usize) {
+            if *done == 0 {
+                break;
+            }
+            let parts = u32::from(core::mem::take(done));
+            order.oldest = order.oldest.wrapping_add(parts) & self.mask;
+            self.free.count = self.free.count.wrapping_add(parts);
+        }
+    }
+
+    /// Takes the descriptors of a chain that was never added back: `head` on, `parts` places up to `tail`.
+    pub(super) fn roll_back(&mut self, head: u32, tail: u32, parts: u16) {
+        let mut at = head;
+        for _ in 0..parts {
+            drop(self.take_buf(&mut at));
+        }
+        if self.ring_order.is_none() {
+            self.give_back(head, tail, parts);
+            return;
+        }
+        let descriptors = if tail > self.mask {
+            self.give_back_extra(head, tail, parts);
+            1
+        } else {
+            u32::from(parts)
+        };
+        self.free.first = head;
+        self.free.count = self.free.count.wrapping_add(descriptors);
+    }
+
+    /// Heads of all chains in flight.
+    pub(super) fn live(&self) -> impl Iterator<Item = u32> + '_ {
+        self.heads.iter().zip(0u32..).filter(|(head, _)| head.parts != 0).map(|(_, at)| at)
+    }
+
+    /// The place of the last part of the chain that starts at `head`.
+    pub(super) fn tail(&self, head: u32) -> u32 {
+        self.heads.get(head as usize).map_or(NIL, |slot| slot.tail)
+    }
+
+    /// Leaves every buffer in flight where it is, for ever: its drop will not run.
+    pub(super) fn forget(&mut self) {
+        for place in &mut self.bufs {
+            core::mem::forget(place.take());
+        }
+    }
+
+    /// Bytes of private memory that the table takes.
+    pub(super) fn bytes(&self) -> usize {
+        size_of_val(&*self.heads)
+            .saturating_add(size_of_val(&*self.links))
+            .saturating_add(size_of_val(&*self.bufs))
+            .saturating_add(self.ring_order.as_ref().map_or(0, |order| size_of_val(&*order.done)))
+    }
+}
