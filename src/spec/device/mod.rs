@@ -1,0 +1,32 @@
+//! What the specification says of each device type (VIRTIO 1.4 §5).
+//!
+//! Each module holds a [`DeviceSpec`] named `SPEC`: the feature bits with their dependencies and the configuration
+//! space, padding left out. The modules `feature` and `config` inside name the bit numbers and the field offsets.
+
+use super::DeviceType;
+use super::layout::DeviceSpec;
+
+pub mod block;
+pub mod console;
+pub mod entropy;
+pub mod net;
+
+/// The tables of a device type; `None` if VIRTIO 1.4 has no chapter on it.
+///
+/// ```
+/// use virtio::spec::{DeviceType, device};
+///
+/// let block = device::spec(DeviceType(2)).unwrap();
+/// assert_eq!(block.config[0].name, "capacity");
+/// assert!(device::spec(DeviceType(0)).is_none());
+/// ```
+#[must_use]
+pub fn spec(device_type: DeviceType) -> Option<&'static DeviceSpec> {
+    all().iter().copied().find(|spec| spec.device_type == device_type)
+}
+
+/// The tables of every device type that VIRTIO 1.4 specifies, in the order of its chapters (§5.1 to §5.23).
+#[must_use]
+pub const fn all() -> &'static [&'static DeviceSpec] {
+    &[&net::SPEC, &block::SPEC, &console::SPEC, &entropy::SPEC]
+}
