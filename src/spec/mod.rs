@@ -1,7 +1,16 @@
 //! Numbers and layouts of VIRTIO 1.4, without state and without I/O.
 
+pub mod device;
+pub mod feature;
 pub mod layout;
+pub mod packed;
+pub mod split;
 
 mod device_type;
+mod status;
 
-pub use device_type::DeviceType;
+pub use device_type::{
+    DeviceType, PCI_DEVICE_ID_BASE, PCI_DEVICE_ID_LAST, PCI_TRANSITIONAL_ID_FIRST, PCI_VENDOR_ID,
+    UnknownDeviceType,
+};
+pub use status::Status;
