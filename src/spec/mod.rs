@@ -2,12 +2,19 @@
 
 pub mod byte_order;
 pub mod device;
+pub mod feature;
 pub mod layout;
+pub mod packed;
 pub mod split;
 
 mod device_type;
+mod status;
 mod wire;
 
 pub use byte_order::ByteOrder;
-pub use device_type::DeviceType;
+pub use device_type::{
+    DeviceType, PCI_DEVICE_ID_BASE, PCI_DEVICE_ID_LAST, PCI_TRANSITIONAL_ID_FIRST, PCI_VENDOR_ID,
+    UnknownDeviceType,
+};
+pub use status::Status;
 pub use wire::Reserved;
