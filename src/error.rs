@@ -359,6 +359,12 @@ pub enum Error {
         /// What was wrong.
         detail: Box<str>,
     },
+    /// The device did not map an event to an interrupt vector (§4.1.5.1.2).
+    #[error("the device refuses interrupt vector {vector}: share a vector, or poll")]
+    VectorRefused {
+        /// The vector that was asked for.
+        vector: u16,
+    },
     /// The operating system refused.
     #[error("{doing}: errno {errno}")]
     Os {
@@ -425,7 +431,7 @@ impl Error {
             Self::FeaturesRejected { .. } | Self::MissingFeatures { .. } | Self::Unsupported { .. } => {
                 EOPNOTSUPP
             }
-            Self::QueueUnavailable { .. } | Self::NoDevice => ENXIO,
+            Self::QueueUnavailable { .. } | Self::VectorRefused { .. } | Self::NoDevice => ENXIO,
             Self::ConfigOutOfRange { .. } | Self::RegisterOutOfRange { .. } => ERANGE,
             Self::NotFound { .. } => ENOENT,
             Self::DeviceBusy { .. } => EBUSY,

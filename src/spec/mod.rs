@@ -4,7 +4,9 @@ pub mod byte_order;
 pub mod device;
 pub mod feature;
 pub mod layout;
+pub mod mmio;
 pub mod packed;
+pub mod pci;
 pub mod split;
 
 mod device_type;
