@@ -3,7 +3,12 @@
 //! Nothing in this crate makes a reference or a slice to such memory: single values go through [`cell`],
 //! bulk data through [`copy`].
 
+pub mod copy;
 pub mod lease;
 
 #[cfg(feature = "std")]
 pub mod dma;
+#[cfg(feature = "std")]
+mod mapping;
+#[cfg(feature = "std")]
+pub mod region;
