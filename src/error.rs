@@ -365,6 +365,16 @@ pub enum Error {
         /// The vector that was asked for.
         vector: u16,
     },
+    /// Bytes outside a piece of memory.
+    #[error("bytes {offset}..{offset}+{len} are outside the memory's {size}")]
+    OutOfBounds {
+        /// Offset of the access in bytes.
+        offset: u64,
+        /// Length of the access in bytes.
+        len: u64,
+        /// Bytes that there are.
+        size: u64,
+    },
     /// The operating system refused.
     #[error("{doing}: errno {errno}")]
     Os {
@@ -414,7 +424,9 @@ impl Error {
         use errno::*;
         match self {
             Self::QueueFull { .. } => EAGAIN,
-            Self::BadChain(_) | Self::Misuse { .. } | Self::BadAddress { .. } => EINVAL,
+            Self::BadChain(_) | Self::Misuse { .. } | Self::BadAddress { .. } | Self::OutOfBounds { .. } => {
+                EINVAL
+            }
             Self::Broken { .. }
             | Self::BadConfig { .. }
             | Self::BadCapability { .. }
