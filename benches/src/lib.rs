@@ -9,6 +9,7 @@ pub mod device;
 pub mod driver;
 pub mod floor;
 pub mod heap;
+pub mod ours;
 pub mod peers;
 pub mod ping_pong;
 pub mod raw;

@@ -1,14 +1,16 @@
 //! Ours, the peers, the floor and a cache line's round trip, interleaved in one run.
 
 use std::process::ExitCode;
+use virtio::queue::RingConfig;
 use virtio_benches::contender::{Bench, Contender, Mode};
 use virtio_benches::cpu::{model, two_cores};
 use virtio_benches::driver::Buffers;
 use virtio_benches::floor::Floor;
 use virtio_benches::heap::Counting;
+use virtio_benches::ours::{Ours, Raw, hot_path_allocations, memory_beyond_the_ring};
 use virtio_benches::peers::{VirtioDriver, VirtioDrivers};
 use virtio_benches::ping_pong::round_trip;
-use virtio_benches::report::{FLOOR, Run, VIRTIO_DRIVER};
+use virtio_benches::report::{FLOOR, OURS, Run, VIRTIO_DRIVER};
 
 #[global_allocator]
 static HEAP: Counting = Counting;
@@ -45,16 +47,31 @@ fn contenders() -> Contenders {
         Box::new(Bench::new("floor, indices once a batch", buffers(), Floor::<true>::new(QUEUE_SIZE))),
         Box::new(Bench::new(VIRTIO_DRIVER, buffers(), driver)),
         Box::new(Bench::new("virtio-drivers 0.13.0", shared, drivers)),
+        Box::new(Bench::new(OURS, buffers(), ours(QUEUE_SIZE))),
     ]
 }
 
 /// Those whose cost is taken for every queue size.
 fn sized(size: u16) -> Contenders {
-    vec![Box::new(Bench::new(FLOOR, Buffers::allocate(), Floor::<false>::new(size)))]
+    vec![
+        Box::new(Bench::new(FLOOR, Buffers::allocate(), Floor::<false>::new(size))),
+        Box::new(Bench::new(OURS, Buffers::allocate(), ours(size))),
+    ]
+}
+
+fn ours(size: u16) -> Ours<Raw> {
+    Ours::new(&RingConfig::new(0, size), Raw).expect("a size that a split ring has")
 }
 
 /// What is counted, not timed.
-fn facts(_run: &mut Run) {}
+fn facts(run: &mut Run) {
+    let bytes = memory_beyond_the_ring().expect("a queue of 256 with tables");
+    run.record_fact("bytes beyond the ring, 256 requests of 3 parts in tables", bytes as f64, 65536.0);
+    for (indirect, what) in [(false, "direct"), (true, "indirect")] {
+        let count = hot_path_allocations(indirect).expect("a queue of 256");
+        run.record_fact(&format!("allocations in 64,000 chains, {what}"), count as f64, 0.0);
+    }
+}
 
 fn main() -> ExitCode {
     let (json, rounds) = match arguments() {

@@ -1,0 +1,182 @@
+//! The crate's own ring.
+
+use crate::driver::{Buffers, DATA_BYTES, HEADER_BYTES, Request, RingDriver, STATUS_BYTES};
+use crate::heap::{HeapUse, heap_use};
+use crate::raw::{RingAreas, leak_pages};
+use std::hint::black_box;
+use std::ptr::NonNull;
+use virtio::Result;
+use virtio::mem::cell::RingMemory;
+use virtio::mem::lease::{Lease, RawRange};
+use virtio::queue::{Completion, Ring, RingConfig};
+
+/// Where the ring's buffers come from, and where they go when it gives them back.
+pub trait Source: Send {
+    /// What the ring holds in flight.
+    type Buf: Lease + Send;
+    /// [`HEADER_BYTES`] for the device to read.
+    fn header(&mut self, request: &Request) -> Self::Buf;
+    /// [`DATA_BYTES`].
+    fn data(&mut self, request: &Request) -> Self::Buf;
+    /// [`STATUS_BYTES`] for the device to write.
+    fn status(&mut self, request: &Request) -> Self::Buf;
+    /// Takes the buffers of a chain back.
+    fn take_back(&mut self, completion: Completion<'_, Self::Buf>);
+}
+
+/// The caller's raw memory.
+#[derive(Debug, Clone, Copy)]
+pub struct Raw;
+
+fn range(addr: u64, len: u32) -> RawRange {
+    // SAFETY: requests name the harness's buffers: leaked, and touched by nobody.
+    unsafe { RawRange::new(addr, len) }
+}
+
+impl Source for Raw {
+    type Buf = RawRange;
+
+    #[inline(always)]
+    fn header(&mut self, r: &Request) -> RawRange {
+        range(r.header, HEADER_BYTES)
+    }
+
+    #[inline(always)]
+    fn data(&mut self, r: &Request) -> RawRange {
+        range(r.data, DATA_BYTES)
+    }
+
+    #[inline(always)]
+    fn status(&mut self, r: &Request) -> RawRange {
+        range(r.status, STATUS_BYTES)
+    }
+
+    #[inline(always)]
+    fn take_back(&mut self, completion: Completion<'_, RawRange>) {
+        black_box((completion.token(), completion.written()));
+    }
+}
+
+/// The ring with its source of buffers.
+pub struct Ours<S: Source> {
+    ring: Ring<S::Buf>,
+    areas: RingAreas,
+    source: S,
+}
+
+impl<S: Source> Ours<S> {
+    /// A ring in new memory, device addresses the same as virtual ones.
+    ///
+    /// # Errors
+    /// As [`Ring::new`].
+    pub fn new(config: &RingConfig, source: S) -> Result<Self> {
+        let (memory, start) = leaked(config.ring_bytes()?)?;
+        let tables = if config.indirect { Some(leaked(config.table_bytes())?.0) } else { None };
+        Self::over(config, source, &memory, start, tables.as_ref())
+    }
+
+    fn over(
+        config: &RingConfig,
+        source: S,
+        memory: &RingMemory,
+        start: *mut u8,
+        tables: Option<&RingMemory>,
+    ) -> Result<Self> {
+        let mut ring = Ring::new(memory, tables, config)?;
+        ring.disable_interrupts();
+        let at = config.layout.areas(config.size)?;
+        // SAFETY: the ring placed its areas at these offsets of leaked memory, and accesses them atomically.
+        let areas = unsafe {
+            RingAreas::new(start.add(at.descriptor), start.add(at.driver), start.add(at.device), config.size)
+        };
+        Ok(Self { ring, areas, source })
+    }
+}
+
+fn leaked(bytes: usize) -> Result<(RingMemory, *mut u8)> {
+    let start = NonNull::from(leak_pages(bytes)).cast::<u8>();
+    // SAFETY: new memory of that size, aligned to a page and leaked; all accesses to it are atomic.
+    let memory = unsafe { RingMemory::from_raw(start, bytes, start.as_ptr() as u64, None)? };
+    Ok((memory, start.as_ptr()))
+}
+
+impl<S: Source> RingDriver for Ours<S> {
+    fn areas(&self) -> RingAreas {
+        self.areas
+    }
+
+    #[inline(always)]
+    fn add1(&mut self, r: &Request) {
+        let data = self.source.data(r);
+        let token = self.ring.chain().readable(data).add();
+        black_box(token.expect("the harness adds only what fits"));
+    }
+
+    #[inline(always)]
+    fn add3(&mut self, r: &Request) {
+        let (header, data, status) = (self.source.header(r), self.source.data(r), self.source.status(r));
+        let token = self.ring.chain().readable(header).writable(data).writable(status).add();
+        black_box(token.expect("the harness adds only what fits"));
+    }
+
+    #[inline(always)]
+    fn publish(&mut self) {
+        assert!(self.ring.publish().is_none());
+    }
+
+    #[inline(always)]
+    fn pop(&mut self) -> bool {
+        match self.ring.pop().expect("the device end is honest") {
+            Some(completion) => {
+                self.source.take_back(completion);
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+/// Heap use, in bytes, of a queue of 256 with 256 requests of three parts in tables of their own in flight:
+/// all that the ring allocates, and the memory that it wants for tables. The ring's own memory is not in it.
+///
+/// # Errors
+/// As [`Ring::new`].
+pub fn memory_beyond_the_ring() -> Result<u64> {
+    let mut config = RingConfig::new(0, 256);
+    config.indirect = true;
+    let (memory, start) = leaked(config.ring_bytes()?)?;
+    let tables = leaked(config.table_bytes())?.0;
+    let buffers = Buffers::allocate();
+    let (ours, used) = heap_use(|| {
+        let mut ours = Ours::over(&config, Raw, &memory, start, Some(&tables))?;
+        for sequence in 0..256 {
+            ours.add3(&buffers.request(sequence));
+        }
+        Ok::<_, virtio::Error>(ours)
+    });
+    drop(ours?);
+    Ok(used.bytes + config.table_bytes() as u64)
+}
+
+/// What adding, publishing and taking allocates. `indirect` puts the chains into tables.
+///
+/// # Errors
+/// As [`Ring::new`].
+pub fn hot_path_allocations(indirect: bool) -> Result<u64> {
+    let mut config = RingConfig::new(0, 256);
+    config.indirect = indirect;
+    let mut ours = Ours::new(&config, Raw)?;
+    let mut device = crate::device::RawDevice::new(ours.areas());
+    let buffers = Buffers::allocate();
+    let ((), HeapUse { allocations, .. }) = heap_use(|| {
+        for batch in 0..1000 {
+            for sequence in 0..64 {
+                ours.add3(&buffers.request(batch * 64 + sequence));
+            }
+            ours.publish();
+            assert_eq!(device.drain(), 64);
+            while ours.pop() {}
+        }
+    });
+    Ok(allocations)
+}
