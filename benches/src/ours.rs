@@ -5,7 +5,7 @@ use crate::heap::{HeapUse, heap_use};
 use crate::raw::{RingAreas, leak_pages};
 use std::hint::black_box;
 use std::ptr::NonNull;
-use virtio::Result;
+use virtio::{Error, Result};
 use virtio::mem::cell::RingMemory;
 use virtio::mem::lease::{Lease, RawRange};
 use virtio::queue::{Completion, Ring, RingConfig};
@@ -108,15 +108,15 @@ impl<S: Source> RingDriver for Ours<S> {
     #[inline(always)]
     fn add1(&mut self, r: &Request) {
         let data = self.source.data(r);
-        let token = self.ring.chain().readable(data).add();
-        black_box(token.expect("the harness adds only what fits"));
+        let token = self.ring.add([data], []);
+        black_box(token.map_err(Error::from).expect("the harness adds only what fits"));
     }
 
     #[inline(always)]
     fn add3(&mut self, r: &Request) {
         let (header, data, status) = (self.source.header(r), self.source.data(r), self.source.status(r));
-        let token = self.ring.chain().readable(header).writable(data).writable(status).add();
-        black_box(token.expect("the harness adds only what fits"));
+        let token = self.ring.add([header], [data, status]);
+        black_box(token.map_err(Error::from).expect("the harness adds only what fits"));
     }
 
     #[inline(always)]

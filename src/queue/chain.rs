@@ -81,16 +81,12 @@ impl<'r, B: Lease> Chain<'r, B> {
         }
         self.write_pending(None);
         if self.indirect && self.parts > 1 {
-            let addr = self.table_addr();
-            let len = u32::from(self.parts).wrapping_mul(16);
-            self.ring.split.write_indirect(self.head, addr, len);
+            self.ring.lead_to_table(self.head, self.current_table(), self.parts);
         }
-        let entry = self.ring.split.push(self.head);
         let (head, tail, parts) = (self.head, self.tail, self.parts);
         // From here on the chain is the ring's: nothing to roll back.
         self.parts = 0;
-        self.ring.counters.added = self.ring.counters.added.wrapping_add(1);
-        Ok(self.ring.inflight.start(head, tail, parts, self.writable, entry))
+        Ok(self.ring.make_available(head, tail, parts, self.writable))
     }
 
     #[cold]
@@ -189,10 +185,6 @@ impl<'r, B: Lease> Chain<'r, B> {
     #[inline(always)]
     fn current_table(&self) -> Table {
         self.table.unwrap_or(Table::Small(self.head))
-    }
-
-    fn table_addr(&self) -> u64 {
-        self.ring.tables.as_ref().map_or(0, |tables| tables.device_addr(self.current_table()))
     }
 
     /// Writes the last part, now that it is known what follows.

@@ -23,7 +23,7 @@ pub(super) struct Head {
     /// Device-writable bytes of the chain.
     pub(super) writable: u32,
     /// Place of the last part.
-    tail: u32,
+    pub(super) tail: u32,
     /// Number of its entry in the available ring.
     pub(super) entry: u16,
     /// Number of parts; 0: not the head of a chain in flight.
@@ -107,6 +107,19 @@ impl<B> InFlight<B> {
         self.extra.count
     }
 
+    /// The descriptor that is taken next; the ones after it follow by [`InFlight::following`].
+    #[inline(always)]
+    pub(super) fn first_free(&self) -> u32 {
+        self.free.first
+    }
+
+    /// Counts `count` descriptors from [`InFlight::first_free`] on as taken; `next` is the one after them. The
+    /// caller knows that there are so many.
+    #[inline(always)]
+    pub(super) fn took(&mut self, count: u16, next: u32) {
+        self.free = FreeList { first: next, count: self.free.count.wrapping_sub(u32::from(count)) };
+    }
+
     /// Takes a descriptor.
     #[inline(always)]
     pub(super) fn take(&mut self) -> Option<u32> {
@@ -142,7 +155,8 @@ impl<B> InFlight<B> {
         self.bufs.get(at as usize)?.as_ref()
     }
 
-    /// The place after `at` in its chain.
+    /// The place after `at` in its chain, or in the list of free ones.
+    #[inline(always)]
     pub(super) fn following(&self, at: u32) -> u32 {
         self.next(at)
     }
@@ -260,11 +274,6 @@ impl<B> InFlight<B> {
     /// Heads of all chains in flight.
     pub(super) fn live(&self) -> impl Iterator<Item = u32> + '_ {
         self.heads.iter().zip(0u32..).filter(|(head, _)| head.parts != 0).map(|(_, at)| at)
-    }
-
-    /// The place of the last part of the chain that starts at `head`.
-    pub(super) fn tail(&self, head: u32) -> u32 {
-        self.heads.get(head as usize).map_or(NIL, |slot| slot.tail)
     }
 
     /// Leaves every buffer in flight where it is, for ever: its drop will not run.

@@ -18,6 +18,7 @@
     )
 )]
 
+mod add;
 mod chain;
 mod completion;
 mod indirect;
@@ -29,6 +30,7 @@ pub mod suppress;
 
 use core::fmt;
 
+pub use add::Refused;
 pub use chain::Chain;
 pub use completion::Completion;
 pub use layout::{Areas, MAX_SIZE, RingLayout};

@@ -50,7 +50,7 @@ pub struct Ring<B: Lease> {
     pub(super) size: u16,
     /// Chains that the device has: published and not given back.
     outstanding: u16,
-    indirect: bool,
+    pub(super) indirect: bool,
     strict: bool,
     broken: Option<Violation>,
     /// Whether anything was ever published since the ring was set up.
@@ -107,7 +107,16 @@ impl<B: Lease> Ring<B> {
         Chain::new(self, false)
     }
 
+    /// Makes a chain that lies in the table one in flight, and an entry of the available ring.
+    #[inline(always)]
+    pub(super) fn make_available(&mut self, head: u32, tail: u32, parts: u16, writable: u32) -> Token {
+        let entry = self.split.push(head);
+        self.counters.added = self.counters.added.wrapping_add(1);
+        self.inflight.start(head, tail, parts, writable, entry)
+    }
+
     /// Whether a chain of `parts` buffers, started by [`Ring::chain`], would find room now.
+    #[inline(always)]
     pub fn has_room(&self, parts: u16) -> bool {
         if self.indirect && parts > 1 {
             self.inflight.free() >= 1 && self.inflight.free_extra() >= u32::from(parts).wrapping_sub(1)
@@ -194,7 +203,7 @@ impl<B: Lease> Ring<B> {
             written,
             capacity: head.writable,
             head: id,
-            tail: self.inflight.tail(id),
+            tail: head.tail,
             parts: head.parts,
             at: id,
             left: head.parts,
@@ -336,7 +345,7 @@ impl<B: Lease> Ring<B> {
                 written: 0,
                 capacity: head.writable,
                 head: at,
-                tail: self.inflight.tail(at),
+                tail: head.tail,
                 parts: head.parts,
                 at,
                 left: head.parts,

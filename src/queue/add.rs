@@ -1,0 +1,190 @@
+//! Adding a chain in one call: the hot path, for chains whose number of buffers is known to the compiler.
+
+use super::indirect::{SMALL, Table};
+use super::split::Desc;
+use super::{Ring, Token};
+use crate::Error;
+use crate::error::ChainFault;
+use crate::mem::lease::Lease;
+use crate::spec::split::DESC_F_WRITE;
+use crate::sync::mutant;
+
+/// A chain that was not accepted, with its buffers. The ring is as it was.
+///
+/// Turns into the plain [`Error`] with `?`, which drops the buffers.
+#[derive(Debug)]
+pub struct Refused<B, const R: usize, const W: usize> {
+    /// Why.
+    pub error: Error,
+    /// The device-readable buffers.
+    pub readable: [B; R],
+    /// The device-writable buffers.
+    pub writable: [B; W],
+}
+
+impl<B, const R: usize, const W: usize> From<Refused<B, R, W>> for Error {
+    fn from(refused: Refused<B, R, W>) -> Self {
+        refused.error
+    }
+}
+
+/// A chain that may be added: what was found out about it.
+#[derive(Clone, Copy)]
+struct Admitted {
+    parts: u16,
+    writable: u32,
+}
+
+impl<B: Lease> Ring<B> {
+    /// Adds the chain of these buffers, to be shown to the device by the next [`Ring::publish`]: the same as
+    /// [`Ring::chain`], buffer by buffer, and [`super::Chain::add`], but faster, and a refusal gives the buffers
+    /// back.
+    ///
+    /// # Errors
+    /// [`Error::QueueFull`], [`Error::BadChain`], [`Error::Broken`], in a [`Refused`]: the ring is as it was.
+    #[inline(always)]
+    pub fn add<const R: usize, const W: usize>(
+        &mut self,
+        readable: [B; R],
+        writable: [B; W],
+    ) -> Result<Token, Refused<B, R, W>> {
+        let Some(chain) = self.admit(&readable, &writable) else {
+            let error = self.refusal(&readable, &writable);
+            return Err(Refused { error, readable, writable });
+        };
+        Ok(if self.uses_table(chain.parts) {
+            self.fill_table(chain, readable, writable)
+        } else {
+            self.fill_ring(chain, readable, writable)
+        })
+    }
+
+    #[inline(always)]
+    fn uses_table(&self, parts: u16) -> bool {
+        self.indirect && parts > 1
+    }
+
+    /// All rules in one look; which one was broken is for [`Ring::refusal`] to find out.
+    #[inline(always)]
+    fn admit<const R: usize, const W: usize>(
+        &self,
+        readable: &[B; R],
+        writable: &[B; W],
+    ) -> Option<Admitted> {
+        let parts = u16::try_from(R.wrapping_add(W)).ok()?;
+        let (mut empty, mut total) = (parts == 0, 0u64);
+        for buf in readable {
+            empty |= buf.len() == 0;
+            total = total.wrapping_add(u64::from(buf.len()));
+        }
+        let before = total;
+        for buf in writable {
+            empty |= buf.len() == 0;
+            total = total.wrapping_add(u64::from(buf.len()));
+        }
+        let room = if self.uses_table(parts) { parts <= SMALL } else { true } && self.has_room(parts);
+        let good = !empty && total <= u64::from(u32::MAX) && parts <= self.size && room && !self.is_broken();
+        // Fits: the total is below 2^32.
+        good.then(|| Admitted { parts, writable: total.wrapping_sub(before) as u32 })
+    }
+
+    /// Runs the rules again, one by one.
+    #[cold]
+    fn refusal<const R: usize, const W: usize>(&self, readable: &[B; R], writable: &[B; W]) -> Error {
+        if let Err(broken) = self.check() {
+            return broken;
+        }
+        let parts = R.saturating_add(W);
+        let lens = || readable.iter().chain(writable).map(|buf| u64::from(buf.len()));
+        let fault = if parts == 0 {
+            ChainFault::Empty
+        } else if lens().any(|len| len == 0) {
+            ChainFault::EmptyBuffer
+        } else if lens().fold(0, u64::saturating_add) > u64::from(u32::MAX) {
+            ChainFault::TooManyBytes
+        } else if parts > usize::from(self.size) {
+            ChainFault::TooManyBuffers
+        } else {
+            return Error::QueueFull { queue: self.queue, need: parts as u32, free: self.inflight.free() };
+        };
+        fault.into()
+    }
+
+    /// One descriptor of the ring's own table for each buffer.
+    #[inline(always)]
+    fn fill_ring<const R: usize, const W: usize>(
+        &mut self,
+        chain: Admitted,
+        readable: [B; R],
+        writable: [B; W],
+    ) -> Token {
+        let head = self.inflight.first_free();
+        let (mut at, mut tail, mut left) = (head, head, chain.parts);
+        let mut put = |buf: B, flags: u16| {
+            left = left.wrapping_sub(1);
+            let next = self.inflight.following(at);
+            let desc = Desc { addr: buf.device_addr(), len: buf.len(), flags };
+            self.split.write_desc(at, desc, (left != 0).then_some(next));
+            self.inflight.put(at, buf);
+            (tail, at) = (at, next);
+        };
+        for buf in readable {
+            put(buf, 0);
+        }
+        for buf in writable {
+            put(buf, DESC_F_WRITE);
+        }
+        self.inflight.took(chain.parts, at);
+        self.start(head, tail, chain)
+    }
+
+    /// One descriptor for the slot's own table, which leads to the buffers.
+    #[inline(always)]
+    fn fill_table<const R: usize, const W: usize>(
+        &mut self,
+        chain: Admitted,
+        readable: [B; R],
+        writable: [B; W],
+    ) -> Token {
+        let head = self.inflight.first_free();
+        self.inflight.took(1, self.inflight.following(head));
+        let (mut at, mut tail, mut index) = (head, head, 0u16);
+        let table = Table::Small(head);
+        let mut put = |buf: B, flags: u16| {
+            if index != 0 {
+                at = self.inflight.take_extra(tail).unwrap_or(tail);
+            }
+            let desc = Desc { addr: buf.device_addr(), len: buf.len(), flags };
+            let more = index.wrapping_add(1) != chain.parts;
+            if let Some(tables) = &self.tables
+                && (more || !mutant!(IndirectShort))
+            {
+                tables.write(table, index, desc, more);
+            }
+            self.inflight.put(at, buf);
+            (tail, index) = (at, index.wrapping_add(1));
+        };
+        for buf in readable {
+            put(buf, 0);
+        }
+        for buf in writable {
+            put(buf, DESC_F_WRITE);
+        }
+        self.lead_to_table(head, table, chain.parts);
+        self.start(head, tail, chain)
+    }
+
+    /// Makes descriptor `head` lead to the table of `parts` entries.
+    #[inline(always)]
+    pub(super) fn lead_to_table(&mut self, head: u32, table: Table, parts: u16) {
+        if let Some(tables) = &self.tables {
+            let len = u32::from(parts).wrapping_mul(16);
+            self.split.write_indirect(head, tables.device_addr(table), len);
+        }
+    }
+
+    #[inline(always)]
+    fn start(&mut self, head: u32, tail: u32, chain: Admitted) -> Token {
+        self.make_available(head, tail, chain.parts, chain.writable)
+    }
+}
