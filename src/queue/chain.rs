@@ -77,7 +77,7 @@ impl<'r, B: Lease> Chain<'r, B> {
     #[inline(always)]
     pub fn add(mut self) -> Result<Token> {
         if self.fault.is_some() || self.parts == 0 || self.ring.is_broken() {
-            return Err(self.refusal());
+            return Err(refusal(self.ring, self.fault));
         }
         self.write_pending(None);
         if self.indirect && self.parts > 1 {
@@ -87,18 +87,6 @@ impl<'r, B: Lease> Chain<'r, B> {
         // From here on the chain is the ring's: nothing to roll back.
         self.parts = 0;
         Ok(self.ring.make_available(head, tail, parts, self.writable))
-    }
-
-    #[cold]
-    fn refusal(&self) -> Error {
-        if let Err(broken) = self.ring.check() {
-            return broken;
-        }
-        match self.fault {
-            Some(Fault::Full { need, free }) => Error::QueueFull { queue: self.ring.queue, need, free },
-            Some(Fault::Rule(fault)) => fault.into(),
-            None => ChainFault::Empty.into(),
-        }
     }
 
     #[inline(always)]
@@ -148,7 +136,7 @@ impl<'r, B: Lease> Chain<'r, B> {
             return inflight.take().ok_or(Fault::Full { need, free: u32::from(self.parts) });
         }
         if self.parts == SMALL {
-            self.grow()?;
+            self.table = Some(Self::grow(self.ring, self.head, self.parts, self.total, self.writable)?);
         }
         let free = self.ring.inflight.free_extra();
         self.ring.inflight.take_extra(self.tail).ok_or(Fault::Full { need: 1, free })
@@ -157,20 +145,20 @@ impl<'r, B: Lease> Chain<'r, B> {
     /// Moves the chain from its slot's table to a large one. What was written is written again from the
     /// in-flight table: shared memory is not read back.
     #[cold]
-    fn grow(&mut self) -> Result<(), Fault> {
-        let ring = &mut *self.ring;
+    #[inline(never)]
+    fn grow(ring: &mut Ring<B>, head: u32, parts: u16, total: u32, writable: u32) -> Result<Table, Fault> {
         let need = u32::from(SMALL).wrapping_add(1);
         let Some((tables, table)) = ring
             .tables
             .as_mut()
-            .and_then(|t| Some((t.take_large(self.head)?, t)))
+            .and_then(|t| Some((t.take_large(head)?, t)))
             .map(|(table, tables)| (tables, table))
         else {
             return Err(Fault::Full { need, free: u32::from(SMALL) });
         };
-        let (mut at, mut readable) = (self.head, self.total.wrapping_sub(self.writable));
+        let (mut at, mut readable) = (head, total.wrapping_sub(writable));
         // The last part is pending still.
-        for index in 0..self.parts.wrapping_sub(1) {
+        for index in 0..parts.wrapping_sub(1) {
             if let Some(buf) = ring.inflight.buf(at) {
                 let flags = if readable == 0 { DESC_F_WRITE } else { 0 };
                 readable = readable.saturating_sub(buf.len());
@@ -178,8 +166,7 @@ impl<'r, B: Lease> Chain<'r, B> {
             }
             at = ring.inflight.following(at);
         }
-        self.table = Some(table);
-        Ok(())
+        Ok(table)
     }
 
     #[inline(always)]
@@ -202,23 +189,33 @@ impl<'r, B: Lease> Chain<'r, B> {
     }
 }
 
+#[cold]
+#[inline(never)]
+fn refusal<B: Lease>(ring: &Ring<B>, fault: Option<Fault>) -> Error {
+    if let Err(broken) = ring.check() {
+        return broken;
+    }
+    match fault {
+        Some(Fault::Full { need, free }) => Error::QueueFull { queue: ring.queue, need, free },
+        Some(Fault::Rule(fault)) => fault.into(),
+        None => ChainFault::Empty.into(),
+    }
+}
+
 impl<B: Lease> Drop for Chain<'_, B> {
     #[inline(always)]
     fn drop(&mut self) {
         if self.parts != 0 {
-            self.roll_back();
+            roll_back(self.ring, self.table.is_some(), self.head, self.tail, self.parts);
         }
     }
 }
 
-impl<B: Lease> Chain<'_, B> {
-    #[cold]
-    fn roll_back(&mut self) {
-        if self.table.is_some()
-            && let Some(tables) = &mut self.ring.tables
-        {
-            tables.give_back(self.head);
-        }
-        self.ring.inflight.roll_back(self.head, self.tail, self.parts);
+#[cold]
+#[inline(never)]
+fn roll_back<B: Lease>(ring: &mut Ring<B>, large: bool, head: u32, tail: u32, parts: u16) {
+    if large && let Some(tables) = &mut ring.tables {
+        tables.give_back(head);
     }
+    ring.inflight.roll_back(head, tail, parts);
 }
