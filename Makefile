@@ -36,11 +36,11 @@ soak: ## the long runs (not in CI); print the table that the documents keep
 
 .PHONY: bench-ring
 bench-ring: ## ring: ours, its peers, the floor and the cache line round trip in one run
-	cargo run --release --manifest-path benches/Cargo.toml --bin ring
+	cargo run --release --manifest-path benches/Cargo.toml --bin bench_ring
 
 .PHONY: bench-copy
 bench-copy: ## bulk copies beside memcpy
-	cargo run --release --manifest-path benches/Cargo.toml --bin copy
+	cargo run --release --manifest-path benches/Cargo.toml --bin bench_copy
 
 .PHONY: fmt
 fmt: ## format the Rust sources

@@ -39,13 +39,13 @@ fn a_use_against_the_order_is_named_by_file_line_and_rule() {
 #[test]
 fn every_way_to_write_a_path_is_seen() {
     let rule = "queue may not use device";
-    bites("src/queue/mod.rs", "use crate::{\n  error::Error,\n  device::{Queue},\n};", 3, rule);
-    bites("src/queue/mod.rs", "fn f() { let _ = crate::device::open::<u8>(); }", 1, rule);
-    bites("src/queue/mod.rs", "use super::device::Device;", 1, rule);
+    bites("src/queue/ring.rs", "use crate::{\n  error::Error,\n  device::{Queue},\n};", 3, rule);
+    bites("src/queue/ring.rs", "fn f() { let _ = crate::device::open::<u8>(); }", 1, rule);
+    bites("src/queue/ring.rs", "use super::super::device::Device;", 1, rule);
     bites("src/queue/split/ring.rs", "use super::super::super::device;", 1, rule);
-    bites("src/queue/mod.rs", "fn f(d: &'static crate::device::Device) {}", 1, rule);
-    bites("src/queue/mod.rs", "macro_rules! m { () => { $crate::device::X } }", 1, rule);
-    bites("src/queue/mod.rs", "type T = Vec<crate::device::Device>;", 1, rule);
+    bites("src/queue/ring.rs", "fn f(d: &'static crate::device::Device) {}", 1, rule);
+    bites("src/queue/ring.rs", "macro_rules! m { () => { $crate::device::X } }", 1, rule);
+    bites("src/queue/ring.rs", "type T = Vec<crate::device::Device>;", 1, rule);
 }
 
 #[test]
@@ -64,7 +64,7 @@ fn each_layer_keeps_its_own_order() {
     bites("src/sync.rs", "use crate::error::Error;", 1, "sync may not use error");
     bites("src/mem/cell/raw.rs", "use crate::mem::region::Region;", 1, "mem::cell may not use mem");
     bites("src/mem/pool.rs", "use crate::queue::Ring;", 1, "mem may not use queue");
-    bites("src/queue/mod.rs", "use crate::mem::pool::Pool;", 1, "queue may not use mem");
+    bites("src/queue/ring.rs", "use crate::mem::pool::Pool;", 1, "queue may not use mem");
     bites("src/bus/mod.rs", "use crate::transport::Transport;", 1, "bus may not use transport");
     bites("src/transport/mmio.rs", "use crate::device::Device;", 1, "transport may not use device");
     bites("src/transport/mmio.rs", "use crate::queue::Ring;", 1, "transport may not use queue");
@@ -80,30 +80,30 @@ fn each_layer_keeps_its_own_order() {
 
 #[test]
 fn a_way_round_the_order_is_closed() {
-    bites("src/queue/mod.rs", "use crate::*;", 1, "leads to no layer");
-    bites("src/queue/mod.rs", "use crate::Unknown;", 1, "crate::Unknown leads to no layer");
-    bites("src/queue/mod.rs", "extern crate self as virtio;", 1, "second name");
-    bites("src/queue/mod.rs", "use crate as virtio;", 1, "second name");
+    bites("src/queue/ring.rs", "use crate::*;", 1, "leads to no layer");
+    bites("src/queue/ring.rs", "use crate::Unknown;", 1, "crate::Unknown leads to no layer");
+    bites("src/queue/ring.rs", "extern crate self as virtio;", 1, "second name");
+    bites("src/queue/ring.rs", "use crate as virtio;", 1, "second name");
     bites("src/gadget.rs", "", 1, "gadget is in no layer");
 }
 
 #[test]
 fn test_code_may_use_what_it_needs() {
-    passes("src/queue/mod.rs", "#[cfg(test)]\nmod tests {\n use crate::device::Device;\n}");
-    passes("src/queue/mod.rs", "#[cfg(test)]\nuse crate::device::{Device, Other};");
+    passes("src/queue/ring.rs", "#[cfg(test)]\nmod tests {\n use crate::device::Device;\n}");
+    passes("src/queue/ring.rs", "#[cfg(test)]\nuse crate::device::{Device, Other};");
     passes(
-        "src/queue/mod.rs",
+        "src/queue/ring.rs",
         "#[cfg(all(test, not(loom)))]\n#[rustfmt::skip]\nfn f() { crate::device::f() }",
     );
     passes("src/queue/tests.rs", "use crate::device::Device;");
     passes("src/queue/ring/tests/lies.rs", "use crate::device::Device;");
     passes("src/queue/fake.rs", "#![cfg(test)]\nuse crate::device::Device;");
     // The code after a test item is looked at again.
-    bites("src/queue/mod.rs", "#[cfg(test)]\nmod t { fn f() {} }\nuse crate::device;", 3, "not use device");
-    bites("src/queue/mod.rs", "#[cfg(test)]\nuse a::{b};\nuse crate::device;", 3, "not use device");
-    bites("src/queue/mod.rs", "#[cfg(not(test))]\nuse crate::device;", 2, "not use device");
+    bites("src/queue/ring.rs", "#[cfg(test)]\nmod t { fn f() {} }\nuse crate::device;", 3, "not use device");
+    bites("src/queue/ring.rs", "#[cfg(test)]\nuse a::{b};\nuse crate::device;", 3, "not use device");
+    bites("src/queue/ring.rs", "#[cfg(not(test))]\nuse crate::device;", 2, "not use device");
     bites(
-        "src/queue/mod.rs",
+        "src/queue/ring.rs",
         "#[cfg(any(test, feature = \"soft\"))]\nuse crate::device;",
         2,
         "not use device",
@@ -123,27 +123,27 @@ fn a_module_declared_for_tests_only_is_test_code() {
 
 #[test]
 fn comments_and_literals_are_no_code() {
-    passes("src/queue/mod.rs", "// use crate::device;\n/* crate::device /* unsafe */ crate::device */");
+    passes("src/queue/ring.rs", "// use crate::device;\n/* crate::device /* unsafe */ crate::device */");
     passes(
-        "src/queue/mod.rs",
+        "src/queue/ring.rs",
         "//! See [`crate::device::Queue`].\nconst A: &str = \"crate::device unsafe \\\" pyo3\";",
     );
     passes(
-        "src/queue/mod.rs",
+        "src/queue/ring.rs",
         "const A: &str = r#\"unsafe \" crate::device\"#; const B: &[u8] = b\"unsafe\";",
     );
     // Quotes as characters and lifetimes do not hide what follows.
-    bites("src/queue/mod.rs", "const Q: char = '\"';\nuse crate::device;", 2, "not use device");
-    bites("src/queue/mod.rs", "const Q: char = '\\'';\nuse crate::device;", 2, "not use device");
-    bites("src/queue/mod.rs", "const Q: u8 = b'\"';\nuse crate::device;", 2, "not use device");
-    bites("src/queue/mod.rs", "fn f<'a>(r#type: &'a u8) {}\nuse crate::device;", 2, "not use device");
-    bites("src/queue/mod.rs", "const A: &str = r##\"a\"#\nb\"##;\nuse crate::device;", 3, "not use device");
+    bites("src/queue/ring.rs", "const Q: char = '\"';\nuse crate::device;", 2, "not use device");
+    bites("src/queue/ring.rs", "const Q: char = '\\'';\nuse crate::device;", 2, "not use device");
+    bites("src/queue/ring.rs", "const Q: u8 = b'\"';\nuse crate::device;", 2, "not use device");
+    bites("src/queue/ring.rs", "fn f<'a>(r#type: &'a u8) {}\nuse crate::device;", 2, "not use device");
+    bites("src/queue/ring.rs", "const A: &str = r##\"a\"#\nb\"##;\nuse crate::device;", 3, "not use device");
 }
 
 #[test]
 fn unsafe_is_confined() {
-    bites("src/queue/mod.rs", "fn f() {\n unsafe { g() }\n}", 2, "unsafe outside the islands");
-    bites("src/queue/mod.rs", "#![allow(unsafe_code)]", 1, "islands' lint");
+    bites("src/queue/ring.rs", "fn f() {\n unsafe { g() }\n}", 2, "unsafe outside the islands");
+    bites("src/queue/ring.rs", "#![allow(unsafe_code)]", 1, "islands' lint");
     bites("src/python/queue.rs", "unsafe impl Send for Q {}", 1, "unsafe outside the islands");
     bites("src/mem/cell.rs", "#![allow(unsafe_code)]", 1, "expect(unsafe_code, reason");
     bites("src/mem/cell.rs", "#![expect(unsafe_code)]", 1, "expect(unsafe_code, reason");
@@ -161,6 +161,32 @@ fn foreign_names_stay_where_they_belong() {
     bites("src/queue/ring.rs", "use core::sync::atomic::AtomicU16;", 1, "from crate::sync");
     bites("src/queue/ring.rs", "use std::{fmt, sync::Mutex};", 1, "from crate::sync");
     passes("src/queue/ring.rs", "use alloc::sync::Arc;\nuse core::fmt;");
+}
+
+#[test]
+fn no_slice_is_made_of_shared_memory() {
+    let text = "fn f(p: *const u8) -> &'static [u8] { core::slice::from_raw_parts(p, 1) }";
+    bites("src/mem/copy.rs", text, 1, "no-shared-refs");
+    bites("src/mem/copy.rs", "use std::slice::from_raw_parts_mut;", 1, "no-shared-refs");
+    passes("src/mem/copy.rs", "fn f(p: *mut u8) -> *mut [u8] { ptr::slice_from_raw_parts_mut(p, 1) }");
+}
+
+#[test]
+fn device_facing_modules_deny_what_could_panic() {
+    let rule = "device-facing: #![deny(clippy::…)] lacks panic, arithmetic_side_effects";
+    let some = "#![deny(clippy::unwrap_used, clippy::expect_used)]\n#![deny(clippy::indexing_slicing)]\n";
+    bites("src/transport/mod.rs", &format!("{some}fn f() {{}}"), 1, rule);
+    bites("src/transport/mod.rs", &format!("{some}#![allow(clippy::panic)]\nfn f() {{}}"), 1, rule);
+    let rest = "#![deny(clippy::panic, clippy::arithmetic_side_effects)]\n";
+    passes("src/transport/mod.rs", &format!("{some}{rest}fn f() {{}}"));
+    passes("src/transport/mod.rs", "pub mod mmio;");
+    // The root file answers for the files below it.
+    let sources = [
+        Source { path: "src/drivers/mod.rs".to_owned(), text: "pub mod block;".to_owned() },
+        Source { path: "src/drivers/block.rs".to_owned(), text: "fn f() {}".to_owned() },
+    ];
+    let found = check(&sources);
+    assert!(matches!(found.as_slice(), [only] if only.starts_with("src/drivers/mod.rs:1: device-facing")));
 }
 
 #[test]

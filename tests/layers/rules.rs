@@ -13,6 +13,12 @@ pub(crate) const MAX_FUNCTION_LINES: usize = 60;
 /// Where `unsafe` may be written.
 const ISLANDS: [&str; 4] = ["src/mem.rs", "src/mem/", "src/bus/", "src/python/buffer.rs"];
 
+/// Modules that decide on what a device wrote.
+const DEVICE_FACING: [&str; 4] = ["queue", "transport", "device", "drivers"];
+/// What could panic on it.
+const NO_PANIC_LINTS: [&str; 5] =
+    ["unwrap_used", "expect_used", "panic", "indexing_slicing", "arithmetic_side_effects"];
+
 /// One source file.
 #[derive(Debug)]
 pub(crate) struct Source {
@@ -97,6 +103,8 @@ pub(crate) fn check(sources: &[Source]) -> Vec<String> {
         }
         unsafe_stays_on_islands(file, &mut fault);
         foreign_names(file, &mut fault);
+        no_slices_of_shared_memory(file, &mut fault);
+        device_facing_lints(file, &files, &mut fault);
         sizes(file, &mut fault);
     }
     faults
@@ -297,6 +305,38 @@ fn foreign_names(file: &File<'_>, fault: &mut impl FnMut(usize, String)) {
             }
         }
     }
+}
+
+/// `no-shared-refs`: a slice over memory that a device may write is undefined behaviour waiting to happen.
+fn no_slices_of_shared_memory(file: &File<'_>, fault: &mut impl FnMut(usize, String)) {
+    let tokens = &file.code.tokens;
+    for at in (2..tokens.len()).filter(|&at| is(tokens, at - 2, "slice") && is(tokens, at - 1, "::")) {
+        if is(tokens, at, "from_raw_parts") || is(tokens, at, "from_raw_parts_mut") {
+            fault(tokens[at].line, "no-shared-refs: no slice of memory that a device can write".to_owned());
+        }
+    }
+}
+
+/// A module that meets what a device wrote denies, in its root file, what could panic on it.
+fn device_facing_lints(file: &File<'_>, files: &[File<'_>], fault: &mut impl FnMut(usize, String)) {
+    let [module] = file.module.as_slice() else { return };
+    let facing = DEVICE_FACING.contains(&module.as_str());
+    let mut members = files.iter().filter(|f| f.module.first() == Some(module));
+    if !facing || members.all(|f| functions(&f.code.tokens).is_empty()) {
+        return;
+    }
+    let denied = inner_denies(&file.code.tokens);
+    let missing: Vec<&str> = NO_PANIC_LINTS.into_iter().filter(|lint| !denied.contains(lint)).collect();
+    if !missing.is_empty() {
+        fault(1, format!("device-facing: #![deny(clippy::…)] lacks {}", missing.join(", ")));
+    }
+}
+
+/// Words inside `#![deny(…)]` attributes.
+fn inner_denies(tokens: &[crate::scan::Token]) -> Vec<&str> {
+    let attributes = (0..tokens.len()).filter_map(|at| Some(at..attribute_end(tokens, at)?));
+    let deny = attributes.filter(|a| is(tokens, a.start + 1, "!") && is(tokens, a.start + 3, "deny"));
+    deny.flat_map(|a| tokens[a].iter().map(|t| t.text.as_str())).collect()
 }
 
 /// Files and functions that can be read in one go.
