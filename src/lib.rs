@@ -23,3 +23,7 @@ pub mod event;
 pub mod transport;
 
 pub use error::{Error, Result};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExamples;
