@@ -13,4 +13,17 @@ pub mod dma;
 #[cfg(feature = "std")]
 mod mapping;
 #[cfg(feature = "std")]
+pub mod pool;
+#[cfg(feature = "std")]
+pub mod quarantine;
+#[cfg(feature = "std")]
 pub mod region;
+#[cfg(feature = "std")]
+mod slots;
+#[cfg(feature = "std")]
+pub mod space;
+#[cfg(feature = "std")]
+mod spans;
+
+#[cfg(all(test, feature = "std"))]
+mod tests;

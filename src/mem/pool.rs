@@ -1,0 +1,297 @@
+//! Buffers of one size, and the leases on them that go into a ring.
+#![expect(unsafe_code, reason = "promises that a lease's memory outlives it")]
+
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::fmt;
+
+use super::lease::Lease;
+use super::mapping::{base_page_size, bytes};
+use super::region::DmaRegion;
+use super::slots::Slots;
+use super::space::{DmaChunk, DmaSpace, within};
+use crate::{Error, Result};
+
+/// Equal buffers in one piece of a device's memory: `count` slots, `stride` bytes apart.
+///
+/// Clones share the slots. Any thread may take and give back, without a lock. A slot that is taken again
+/// holds what its last user or the device left in it; a new pool is all zero (but for one over a caller's
+/// region).
+///
+/// ```
+/// use std::sync::Arc;
+/// use virtio::mem::{dma::SoftDma, pool::DmaPool, space::DmaSpace};
+/// # fn main() -> virtio::Result {
+/// let dma = Arc::new(SoftDma::new());
+/// let space = DmaSpace::new(dma.clone());
+/// let pool = DmaPool::new(&space, 64, 4096)?;
+/// let mut buffer = pool.take()?;
+/// buffer.write(0, b"for the device")?;
+/// buffer.truncate(14);
+///
+/// let mut seen = [0; 14];
+/// dma.read(buffer.device_addr(), &mut seen)?;
+/// assert_eq!(&seen, b"for the device");
+/// # drop((buffer, pool));
+/// # // SAFETY: there is no device.
+/// # space.close(&unsafe { virtio::mem::quarantine::StoppedProof::assume_stopped(&space) })?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct DmaPool(Arc<Inner>);
+
+struct Inner {
+    slots: Slots,
+    chunk: DmaChunk,
+    addr: u64,
+    stride: u32,
+    count: u32,
+}
+
+impl DmaPool {
+    /// A pool of `count` buffers of `stride` bytes, zeroed. It begins at a page where `stride` divides a page
+    /// or is a multiple of one, else at a cache line.
+    ///
+    /// [`Error::Misuse`] for no buffers or empty ones; else as [`DmaSpace::alloc`].
+    pub fn new(space: &DmaSpace, count: u32, stride: u32) -> Result<Self> {
+        let total = u64::from(count).saturating_mul(u64::from(stride));
+        let total = usize::try_from(total).unwrap_or(usize::MAX);
+        let page = bytes(base_page_size());
+        let stride64 = u64::from(stride);
+        // So that no buffer straddles more pages than it must.
+        let by_pages = page.is_multiple_of(stride64) || stride64.is_multiple_of(page);
+        let align = if by_pages { base_page_size() } else { 1 };
+        Self::over(space.alloc(total, align)?, stride)
+    }
+
+    /// A pool over a chunk: as many whole slots of `stride` bytes as it has room for. Content stays.
+    ///
+    /// [`Error::Misuse`] where it has no room for one, or for 2^32 − 1 and more.
+    pub fn over(chunk: DmaChunk, stride: u32) -> Result<Self> {
+        let slots = bytes(chunk.len()).checked_div(u64::from(stride)).unwrap_or(0);
+        let count = match u32::try_from(slots) {
+            Ok(count) if count != 0 && count != u32::MAX => count,
+            _ => {
+                return Err(Error::Misuse {
+                    what: "a pool has at least one buffer, and fewer than 2^32 - 1",
+                });
+            }
+        };
+        let addr = chunk.device_addr();
+        Ok(Self(Arc::new(Inner { slots: Slots::new(count), chunk, addr, stride, count })))
+    }
+
+    /// Number of buffers.
+    pub fn count(&self) -> u32 {
+        self.0.count
+    }
+
+    /// Bytes of each buffer, and from one to the next.
+    pub fn stride(&self) -> u32 {
+        self.0.stride
+    }
+
+    /// Buffers that are not taken; out of date at once where other threads use the pool.
+    pub fn free(&self) -> usize {
+        self.0.slots.free()
+    }
+
+    /// Takes the buffer that was given back last. [`Error::MemoryLimit`] where all are taken.
+    #[inline]
+    pub fn take(&self) -> Result<DmaBuf> {
+        match self.0.slots.take() {
+            Some(index) => Ok(self.lease(index)),
+            None => Err(Error::MemoryLimit {
+                needed: u64::from(self.0.stride),
+                have: 0,
+                limit: "the pool, all of whose buffers are taken: drop one, or make a larger pool",
+            }),
+        }
+    }
+
+    /// Takes buffer number `index`. [`Error::Misuse`] where it is taken or the pool has no such buffer.
+    pub fn slot(&self, index: u32) -> Result<DmaBuf> {
+        if self.0.slots.take_at(index) {
+            return Ok(self.lease(index));
+        }
+        Err(Error::Misuse {
+            what: match index < self.0.count {
+                true => "this buffer of the pool is taken",
+                false => "the pool has no buffer of this number",
+            },
+        })
+    }
+
+    fn lease(&self, index: u32) -> DmaBuf {
+        DmaBuf { pool: Arc::clone(&self.0), index, len: self.0.stride }
+    }
+
+    /// The memory of all buffers, taken or not: buffer `i` begins at byte `i * stride`. What it holds of a
+    /// buffer that is in flight may change at any moment.
+    pub fn memory(&self) -> &DmaChunk {
+        &self.0.chunk
+    }
+
+    /// Copies from byte `offset` of [`DmaPool::memory`] on. [`Error::OutOfBounds`] beyond its end.
+    pub fn read(&self, offset: usize, to: &mut [u8]) -> Result<()> {
+        self.0.chunk.read(offset, to)
+    }
+
+    /// Copies to byte `offset` of [`DmaPool::memory`]. [`Error::OutOfBounds`] beyond its end.
+    pub fn write(&self, offset: usize, from: &[u8]) -> Result<()> {
+        self.0.chunk.write(offset, from)
+    }
+}
+
+impl fmt::Debug for DmaPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DmaPool({} x {} at {:#x})", self.0.count, self.0.stride, self.0.addr)
+    }
+}
+
+/// A buffer of a pool, taken: it goes back when it is dropped, and keeps the pool's memory until then.
+///
+/// Sixteen bytes on a 64-bit machine; moving it, into a ring and out again, costs no atomic. A ring that it is
+/// given to owns it until the device returns it, so that no safe call reaches `len` meanwhile.
+pub struct DmaBuf {
+    pool: Arc<Inner>,
+    index: u32,
+    len: u32,
+}
+
+impl DmaBuf {
+    /// A whole chunk as one buffer. [`Error::Misuse`] where it is longer than a descriptor can say (2^32 − 1
+    /// bytes).
+    pub fn whole(chunk: DmaChunk) -> Result<Self> {
+        match u32::try_from(chunk.len()) {
+            Ok(stride) => DmaPool::over(chunk, stride)?.take(),
+            Err(_) => Err(Error::Misuse { what: "a buffer has fewer than 2^32 bytes: use several" }),
+        }
+    }
+
+    /// Length in bytes that a ring will give to the device.
+    #[inline]
+    pub fn len(&self) -> u32 {
+        self.len
+    }
+
+    /// Whether the length was set to nothing.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Bytes that it has room for: the most that its length can be.
+    pub fn capacity(&self) -> u32 {
+        self.pool.stride
+    }
+
+    /// Number of the buffer in its pool.
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// Address of the first byte as the device knows it.
+    #[inline]
+    pub fn device_addr(&self) -> u64 {
+        self.pool.addr.wrapping_add(u64::from(self.index).wrapping_mul(u64::from(self.pool.stride)))
+    }
+
+    /// Address of the first byte in this process; see [`DmaRegion::as_ptr`].
+    pub fn as_ptr(&self) -> *mut u8 {
+        self.pool.chunk.as_ptr().wrapping_add(self.start())
+    }
+
+    /// The region that it lies in.
+    pub fn region(&self) -> &Arc<DmaRegion> {
+        self.pool.chunk.region()
+    }
+
+    /// The pool that it belongs to.
+    pub fn pool(&self) -> DmaPool {
+        DmaPool(Arc::clone(&self.pool))
+    }
+
+    /// [`DmaSpace::id`] of the space that it comes from: only that space's device can reach it.
+    #[inline]
+    pub fn space_id(&self) -> u64 {
+        self.pool.chunk.space_id()
+    }
+
+    /// Sets the length. [`Error::OutOfBounds`] above the capacity.
+    #[inline]
+    pub fn set_len(&mut self, len: u32) -> Result<()> {
+        if len > self.pool.stride {
+            let size = u64::from(self.pool.stride);
+            return Err(Error::OutOfBounds { offset: 0, len: u64::from(len), size });
+        }
+        self.len = len;
+        Ok(())
+    }
+
+    /// Makes it at most `len` bytes long.
+    pub fn truncate(&mut self, len: u32) {
+        self.len = self.len.min(len);
+    }
+
+    /// Where it begins in its pool. Cannot overflow: the pool lies in memory.
+    #[inline]
+    fn start(&self) -> usize {
+        (self.index as usize).wrapping_mul(self.pool.stride as usize)
+    }
+
+    /// Copies from `offset` on into `to`. [`Error::OutOfBounds`] beyond the length.
+    #[inline]
+    pub fn read(&self, offset: usize, to: &mut [u8]) -> Result<()> {
+        within(offset, to.len(), self.len as usize)?;
+        self.pool.chunk.read(self.start().wrapping_add(offset), to)
+    }
+
+    /// Copies `from` to `offset`. [`Error::OutOfBounds`] beyond the length; then nothing is written.
+    #[inline]
+    pub fn write(&self, offset: usize, from: &[u8]) -> Result<()> {
+        within(offset, from.len(), self.len as usize)?;
+        self.pool.chunk.write(self.start().wrapping_add(offset), from)
+    }
+
+    /// Sets all its bytes, to its length, to `value`.
+    pub fn fill(&self, value: u8) -> Result<()> {
+        self.pool.chunk.fill(self.start(), self.len as usize, value)
+    }
+
+    /// A copy of its bytes, to its length.
+    pub fn to_vec(&self) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; self.len as usize];
+        self.read(0, &mut bytes)?;
+        Ok(bytes)
+    }
+}
+
+// SAFETY: the slot is this value's until it is dropped, and `pool` holds the chunk, which holds the region, so
+// that the memory is neither unmapped from this process nor given out again. The region leaves the device's
+// reach only by `DmaSpace::close`, for a device that was proven to have stopped. Address and length change
+// through `&mut` alone, which a ring that owns the value does not give out.
+unsafe impl Lease for DmaBuf {
+    #[inline]
+    fn device_addr(&self) -> u64 {
+        DmaBuf::device_addr(self)
+    }
+
+    #[inline]
+    fn len(&self) -> u32 {
+        self.len
+    }
+}
+
+impl Drop for DmaBuf {
+    #[inline]
+    fn drop(&mut self) {
+        self.pool.slots.give(self.index);
+    }
+}
+
+impl fmt::Debug for DmaBuf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "DmaBuf({:#x}+{:#x})", self.device_addr(), self.len)
+    }
+}
