@@ -1,51 +1,14 @@
-//! Virtio over PCI: ids, capabilities and register layouts (VIRTIO 1.4 §4.1).
+//! Virtio over PCI: capabilities and register layouts (VIRTIO 1.4 §4.1). The ids are [`super::DeviceType`]'s.
 //!
 //! Offsets are in bytes; all registers are little-endian, but for the device-specific configuration of the
 //! legacy interface, which has the byte order of the guest.
 
-use super::DeviceType;
-
-/// PCI vendor id of every virtio function (§4.1.2).
-pub const VENDOR_ID: u16 = 0x1AF4;
-/// First PCI device id of a transitional function.
-pub const TRANSITIONAL_FIRST: u16 = 0x1000;
-/// Last PCI device id of a transitional function.
-pub const TRANSITIONAL_LAST: u16 = 0x103F;
-/// PCI device id of device type 0; a type is added to it (§4.1.2).
-pub const MODERN_BASE: u16 = 0x1040;
-/// Last PCI device id of virtio.
-pub const MODERN_LAST: u16 = 0x107F;
 /// PCI revision of a function with a legacy interface (§4.1.2.3).
 pub const LEGACY_REVISION: u8 = 0;
-/// Transitional PCI device ids and what they stand for (§4.1.2.1).
-pub const TRANSITIONAL_IDS: [(u16, DeviceType); 7] = [
-    (0x1000, DeviceType(1)),
-    (0x1001, DeviceType(2)),
-    (0x1002, DeviceType(5)),
-    (0x1003, DeviceType(3)),
-    (0x1004, DeviceType(8)),
-    (0x1005, DeviceType(4)),
-    (0x1009, DeviceType(9)),
-];
 /// Vector value that maps an event to no vector (§4.1.5.1.2).
 pub const NO_VECTOR: u16 = 0xFFFF;
 /// Most vectors of an MSI-X table.
 pub const MAX_VECTORS: u16 = 0x800;
-
-/// The device type that a PCI device id stands for. `subsystem` is the subsystem device id, which decides for
-/// the transitional ids that §4.1.2.1 does not name. `None` where the ids are no virtio device's.
-pub fn device_type(device: u16, subsystem: u16) -> Option<DeviceType> {
-    match device {
-        TRANSITIONAL_FIRST..=TRANSITIONAL_LAST => {
-            let named = TRANSITIONAL_IDS.iter().find(|(id, _)| *id == device).map(|(_, kind)| *kind);
-            named.or((subsystem != 0).then_some(DeviceType(u32::from(subsystem))))
-        }
-        MODERN_BASE..=MODERN_LAST if device > MODERN_BASE => {
-            Some(DeviceType(u32::from(device.wrapping_sub(MODERN_BASE))))
-        }
-        _ => None,
-    }
-}
 
 /// Offsets in the PCI configuration space.
 pub mod config {
@@ -257,18 +220,6 @@ pub mod msix {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn device_types_follow_from_the_pci_ids() {
-        assert_eq!(device_type(0x1042, 0), Some(DeviceType(2)));
-        assert_eq!(device_type(0x107F, 0), Some(DeviceType(63)));
-        assert_eq!(device_type(0x1002, 99), Some(DeviceType(5)), "a named transitional id decides alone");
-        assert_eq!(device_type(0x1008, 26), Some(DeviceType(26)));
-        assert_eq!(device_type(0x1008, 0), None);
-        assert_eq!(device_type(0x1040, 0), None);
-        assert_eq!(device_type(0x1080, 0), None);
-        assert_eq!(device_type(0x0FFF, 1), None);
-    }
 
     /// The structure of §4.1.4.3 by its field types, so that the compiler computes the offsets.
     #[repr(C)]

@@ -8,12 +8,32 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt::{self, Debug, Display};
+use std::time::Instant;
 
-use crate::Result;
 use crate::bus::{Doorbell, RegisterSpace};
 use crate::event::{Deadline, EventFd};
+use crate::features::Features;
+use crate::mem::barrier::Barrier;
 use crate::mem::dma::DmaMapper;
-use crate::spec::{ByteOrder, DeviceType};
+use crate::spec::pci::isr;
+use crate::spec::{ByteOrder, DeviceType, Status};
+use crate::{Error, Result};
+
+mod checks;
+mod mmio;
+mod pci;
+mod pci_caps;
+mod pci_legacy;
+mod pci_modern;
+#[cfg(test)]
+mod tests;
+mod wait;
+mod window;
+
+pub use mmio::{Mmio, open_mmio};
+pub use pci::{PciInterface, open_pci};
+pub use pci_legacy::PciLegacy;
+pub use pci_modern::PciModern;
 
 /// Which interface a transport speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -90,6 +110,12 @@ pub struct InterruptCause {
     pub config: bool,
 }
 
+impl InterruptCause {
+    fn from_bits(bits: u8) -> Self {
+        Self { queue: bits & isr::QUEUE != 0, config: bits & isr::CONFIG != 0 }
+    }
+}
+
 /// How the interrupts of a device arrive.
 #[derive(Debug, Clone)]
 pub enum Interrupts {
@@ -147,6 +173,10 @@ pub trait Transport: Send + Sync + Debug {
         false
     }
 
+    /// Whom the ring's barriers and the doorbell order memory for: the device where ORDER_PLATFORM was
+    /// accepted (§6), else another CPU.
+    fn barrier(&self) -> Barrier;
+
     /// How memory is made reachable for the device.
     fn dma(&self) -> Arc<dyn DmaMapper>;
 
@@ -155,21 +185,24 @@ pub trait Transport: Send + Sync + Debug {
     fn present(&self) -> Result<()>;
 
     /// The feature bits that the device offers.
-    fn device_features(&self) -> Result<u128>;
+    fn device_features(&self) -> Result<Features>;
 
     /// The feature bits that this interface can carry, whatever the device offers: a bit outside must not be
     /// accepted.
-    fn supported_features(&self) -> u128;
+    fn supported_features(&self) -> Features;
 
     /// Tells the device which bits the driver accepts; once per reset. It also decides how queues are
     /// notified ([`Transport::doorbell`]) and whether [`Transport::reset_queue`] can be used.
-    fn set_driver_features(&self, accepted: u128) -> Result<()>;
+    fn set_driver_features(&self, accepted: Features) -> Result<()>;
 
-    /// The device status (§2.1). A status of 0 or all ones is believed only while the device is present.
-    fn status(&self) -> Result<u8>;
+    /// The device status (§2.1).
+    ///
+    /// Fails with [`crate::Error::DeviceGone`] where it reads all ones (C2), and where it reads 0 while the
+    /// device is not present (C30).
+    fn status(&self) -> Result<Status>;
 
     /// Writes the device status; not 0, which is [`Transport::reset`] ([`crate::Error::Misuse`]).
-    fn set_status(&self, status: u8) -> Result<()>;
+    fn set_status(&self, status: Status) -> Result<()>;
 
     /// Resets the device (§2.4) and waits until it reads status 0 while present.
     ///
@@ -261,4 +294,26 @@ pub trait Transport: Send + Sync + Debug {
     /// Shared memory region `id` (§2.10), `None` where the device has none of that id. A region that lies
     /// outside its BAR fails here and nowhere else (C25).
     fn shared_memory(&self, id: u8) -> Result<Option<SharedMemory>>;
+}
+
+/// Barriers that a device asks for with ORDER_PLATFORM (§6).
+fn barrier_for(accepted: Features) -> Barrier {
+    if accepted.contains(Features::ORDER_PLATFORM) { Barrier::Device } else { Barrier::Cpu }
+}
+
+/// What a status register of all ones means (fault C2).
+fn gone() -> Error {
+    Error::DeviceGone { what: "its status reads all ones" }
+}
+
+/// Waits until `status` gives 0, the last step of a reset (§2.4.2; faults C1, P9).
+fn reset_until(deadline: Deadline, mut status: impl FnMut() -> Result<u32>) -> Result<()> {
+    let start = Instant::now();
+    let mut last = 0;
+    let confirmed = wait::poll(deadline, || {
+        last = status()?;
+        Ok((last == 0).then_some(()))
+    })?;
+    let after_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+    confirmed.ok_or(Error::ResetTimeout { status: last as u8, after_ms })
 }
