@@ -42,7 +42,7 @@ pub const SUSPEND: u8 = 43;
 
 /// Every feature bit of VIRTIO 1.4 §6, in order of number.
 ///
-/// The legacy interface knows no bit above 31 (VIRTIO 1.4 §2.2.3), so each of those needs [`VERSION_1`].
+/// The legacy interface reaches no bit above 31 (VIRTIO 1.4 §4.1.4.10), so each of those needs [`VERSION_1`].
 pub const RESERVED: &[FeatureBit] = &[
     legacy(NOTIFY_ON_EMPTY, "NOTIFY_ON_EMPTY"),
     legacy(ANY_LAYOUT, "ANY_LAYOUT"),
