@@ -13,16 +13,16 @@ pub use negotiation::{Answer, Negotiated, Negotiation, Origin, Outcome, Reason};
 /// A set of the 128 feature bits that VIRTIO 1.4 allots; bit *n* of the number is feature bit *n*.
 ///
 /// Bits without a meaning survive. The constants are the bits of VIRTIO 1.4 §6; those of the device types
-/// are numbers in [`crate::spec::device`], from which [`Features::from_bit`] makes a set. What a bit below 24
-/// or above 49 is called depends on the device type: see [`Features::names`].
+/// are numbers in the modules `feature` of [`crate::spec::device`], from which [`Features::from_bit`] makes a
+/// set. What such a bit means depends on the device type: see [`Features::names`].
 ///
 /// ```
 /// use virtio::features::Features;
-/// use virtio::spec::DeviceType;
+/// use virtio::spec::{DeviceType, device::block};
 ///
-/// let features = Features::VERSION_1 | Features::EVENT_IDX;
-/// assert!(features.contains(Features::EVENT_IDX));
-/// assert_eq!(features.names(DeviceType::BLOCK).to_string(), "EVENT_IDX|VERSION_1");
+/// let features = Features::VERSION_1 | Features::from_bit(block::feature::RO);
+/// assert!(features.contains(Features::VERSION_1));
+/// assert_eq!(features.names(DeviceType::BLOCK).to_string(), "RO|VERSION_1");
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Features(pub u128);

@@ -364,6 +364,87 @@ mod negotiate {
     }
 }
 
+/// The tables of the device types, as the specification gives them.
+mod tables {
+    use super::*;
+    use crate::spec::device::{self, net::feature as net};
+
+    #[test]
+    fn s5_1_3_1_net_offloads_fall_with_the_checksum_they_require() {
+        let offered = bits(&[net::GUEST_TSO4, net::GUEST_TSO6, net::GUEST_ECN, net::MAC]) | MODERN;
+        let negotiated = Negotiation::new(DeviceType::NET, offered)
+            .want(Origin::Driver, offered | bits(&[net::GUEST_CSUM]))
+            .resolve()
+            .expect("nothing is required");
+        assert_eq!(negotiated.accepted().names(DeviceType::NET).to_string(), "MAC|VERSION_1");
+        assert_eq!(dropped(&negotiated, net::GUEST_TSO4), Reason::DependencyMissing(net::GUEST_CSUM));
+        assert_eq!(dropped(&negotiated, net::GUEST_ECN), Reason::NoneOf(&[net::GUEST_TSO4, net::GUEST_TSO6]));
+    }
+
+    #[test]
+    fn s5_1_3_1_one_segmentation_offload_is_enough_for_ecn() {
+        let all = bits(&[net::GUEST_CSUM, net::GUEST_TSO6, net::GUEST_ECN]) | MODERN;
+        let negotiated = Negotiation::new(DeviceType::NET, all)
+            .require(Origin::Driver, all)
+            .resolve()
+            .expect("all is there");
+        assert_eq!(negotiated.accepted(), all);
+    }
+
+    #[test]
+    fn a_required_net_feature_is_missing_by_name_back_to_the_first_cause() {
+        let result = Negotiation::new(DeviceType::NET, bits(&[net::GUEST_TSO4, net::MQ]) | MODERN)
+            .require(Origin::Caller, bits(&[net::GUEST_TSO4, net::MQ]))
+            .want(Origin::Driver, bits(&[net::GUEST_CSUM]))
+            .resolve();
+        assert_eq!(
+            missing(result),
+            "GUEST_TSO4 (required by caller): requires GUEST_CSUM, \
+             GUEST_CSUM (wanted by driver): not offered; \
+             MQ (required by caller): requires CTRL_VQ, CTRL_VQ: not offered"
+        );
+    }
+
+    #[test]
+    fn s2_2_1_a_bit_that_the_device_type_does_not_have_is_not_accepted() {
+        let all = Features(u128::MAX);
+        let negotiated = Negotiation::new(DeviceType::ENTROPY, all)
+            .want(Origin::Caller, all)
+            .resolve()
+            .expect("nothing is required");
+        for bit in (0..=23).chain([42]).chain(50..=127) {
+            assert_eq!(dropped(&negotiated, bit), Reason::Undefined, "bit {bit}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_accepted_never_lacks_what_its_table_requires(
+            index in 0..device::all().len(), offered: u128, wanted: u128, modern: bool,
+        ) {
+            let device_type = device::all()[index].device_type;
+            let version = if modern { MODERN } else { Features::EMPTY };
+            let offered = (Features(offered) - MODERN) | version;
+            let negotiated = Negotiation::new(device_type, offered)
+                .want(Origin::Driver, Features(wanted))
+                .resolve()
+                .expect("nothing is required");
+            let accepted = negotiated.accepted();
+            prop_assert!(offered.contains(accepted));
+            for bit in accepted {
+                let known = feature::lookup(device_type, bit).expect("only named bits are accepted");
+                prop_assert!(accepted.contains(bits(known.requires)), "{}", known.name);
+                prop_assert!(
+                    known.requires_any.is_empty() || accepted.intersects(bits(known.requires_any)),
+                    "{}", known.name
+                );
+                prop_assert!(!(known.legacy && modern), "{}", known.name);
+                prop_assert!(modern || bit < 32, "{}", known.name);
+            }
+        }
+    }
+}
+
 mod closure {
     use super::*;
 

@@ -154,4 +154,28 @@ mod tests {
             .is_none())
         );
     }
+
+    #[test]
+    fn device_types_use_bits_that_are_theirs_to_give() {
+        for spec in crate::spec::device::all() {
+            for entry in spec.features {
+                assert!(is_device_specific(entry.bit), "{}: {}", spec.device_type, entry.name);
+            }
+        }
+    }
+
+    #[test]
+    fn device_bits_are_found_unless_a_reserved_bit_took_their_number() {
+        for spec in crate::spec::device::all() {
+            for entry in spec.features {
+                let found = lookup(spec.device_type, entry.bit).expect("a named bit");
+                if entry.bit == ADMIN_VQ {
+                    assert!(entry.legacy, "{}: {}", spec.device_type, entry.name);
+                    assert_eq!(found.name, "ADMIN_VQ");
+                } else {
+                    assert_eq!(found, entry);
+                }
+            }
+        }
+    }
 }
