@@ -42,7 +42,7 @@ pub const SUSPEND: u8 = 43;
 
 /// Every feature bit of VIRTIO 1.4 §6, in order of number.
 ///
-/// The legacy interface knows no bit above 31 (VIRTIO 1.4 §2.2.3), so each of those needs [`VERSION_1`].
+/// The legacy interface reaches no bit above 31 (VIRTIO 1.4 §4.1.4.10), so each of those needs [`VERSION_1`].
 pub const RESERVED: &[FeatureBit] = &[
     legacy(NOTIFY_ON_EMPTY, "NOTIFY_ON_EMPTY"),
     legacy(ANY_LAYOUT, "ANY_LAYOUT"),
@@ -153,5 +153,29 @@ mod tests {
             )
             .is_none())
         );
+    }
+
+    #[test]
+    fn device_types_use_bits_that_are_theirs_to_give() {
+        for spec in crate::spec::device::all() {
+            for entry in spec.features {
+                assert!(is_device_specific(entry.bit), "{}: {}", spec.device_type, entry.name);
+            }
+        }
+    }
+
+    #[test]
+    fn device_bits_are_found_unless_a_reserved_bit_took_their_number() {
+        for spec in crate::spec::device::all() {
+            for entry in spec.features {
+                let found = lookup(spec.device_type, entry.bit).expect("a named bit");
+                if entry.bit == ADMIN_VQ {
+                    assert!(entry.legacy, "{}: {}", spec.device_type, entry.name);
+                    assert_eq!(found.name, "ADMIN_VQ");
+                } else {
+                    assert_eq!(found, entry);
+                }
+            }
+        }
     }
 }
