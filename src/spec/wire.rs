@@ -103,6 +103,21 @@ number_fields! {
     u64 u64_to_bytes u64_from_bytes;
 }
 
+impl Field for i32 {
+    const SIZE: usize = 4;
+
+    #[inline]
+    fn store(self, order: ByteOrder, out: &mut [u8]) -> &mut [u8] {
+        self.cast_unsigned().store(order, out)
+    }
+
+    #[inline]
+    fn load(order: ByteOrder, bytes: &[u8]) -> (Self, &[u8]) {
+        let (number, rest) = u32::load(order, bytes);
+        (number.cast_signed(), rest)
+    }
+}
+
 /// A structure that driver and device exchange: its fields in order, without gaps, with `encode` and `decode`.
 macro_rules! wire_struct {
     ($(
