@@ -195,3 +195,27 @@ cells!(
     16,
     16
 );
+
+/// A descriptor table, borrowed and held by value: for loops, which would otherwise load pointer and length anew
+/// after every atomic store.
+#[derive(Clone, Copy)]
+pub(crate) struct Pairs64View<'a> {
+    cells: imp::View<'a, imp::Pairs64>,
+    mask: usize,
+}
+
+impl Pairs64 {
+    /// The table by value.
+    #[inline(always)]
+    pub(crate) fn view(&self) -> Pairs64View<'_> {
+        Pairs64View { cells: imp::view(&self.cells), mask: self.mask }
+    }
+}
+
+impl Pairs64View<'_> {
+    /// Stores into cell `index` modulo the length.
+    #[inline(always)]
+    pub(crate) fn store(self, index: usize, value: (u64, u64), order: Ordering) {
+        self.cells.store(index & self.mask, value, order);
+    }
+}

@@ -4,6 +4,8 @@
     reason = "the trait promises memory that outlives the value, which no compiler can check"
 )]
 
+use core::num::NonZeroU32;
+
 /// A piece of memory that the device may use while a ring holds the value.
 ///
 /// # Safety
@@ -28,30 +30,36 @@ pub unsafe trait Lease {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RawRange {
     addr: u64,
-    len: u32,
+    /// The length's complement: never 0, so that an empty place of the in-flight table needs no flag.
+    not_len: NonZeroU32,
 }
 
 impl RawRange {
-    /// A range by device address and length in bytes.
+    /// A range by device address and length in bytes. A length of 2^32 − 1 is taken as 0, and refused as such by
+    /// a chain, which has room for less.
     ///
     /// # Safety
     /// The caller keeps the memory behind the range alive, and unused for anything that a device's write could
     /// harm, from the moment the range is given to a ring until the ring gives it back or the device was reset.
     pub const unsafe fn new(addr: u64, len: u32) -> Self {
-        Self { addr, len }
+        let not_len = match NonZeroU32::new(!len) {
+            Some(not_len) => not_len,
+            None => NonZeroU32::MAX,
+        };
+        Self { addr, not_len }
     }
 }
 
 // SAFETY: both fields are immutable; that the memory stays is the promise made at `RawRange::new`.
 unsafe impl Lease for RawRange {
-    #[inline]
+    #[inline(always)]
     fn device_addr(&self) -> u64 {
         self.addr
     }
 
-    #[inline]
+    #[inline(always)]
     fn len(&self) -> u32 {
-        self.len
+        !self.not_len.get()
     }
 }
 

@@ -1,11 +1,12 @@
 //! Adding a chain in one call: the hot path, for chains whose number of buffers is known to the compiler.
 
 use super::indirect::{SMALL, Table};
-use super::split::Desc;
+use super::split::{Desc, write_desc};
 use super::{Ring, Token};
 use crate::Error;
 use crate::error::ChainFault;
 use crate::mem::lease::Lease;
+use crate::spec::ByteOrder;
 use crate::spec::split::DESC_F_WRITE;
 use crate::sync::mutant;
 
@@ -54,8 +55,10 @@ impl<B: Lease> Ring<B> {
         };
         Ok(if self.uses_table(chain.parts) {
             self.fill_table(chain, readable, writable)
+        } else if self.split.order() == ByteOrder::Little {
+            self.fill_ring(ByteOrder::Little, chain, readable, writable)
         } else {
-            self.fill_ring(chain, readable, writable)
+            self.fill_ring_big(chain, readable, writable)
         })
     }
 
@@ -110,22 +113,35 @@ impl<B: Lease> Ring<B> {
         fault.into()
     }
 
-    /// One descriptor of the ring's own table for each buffer.
-    #[inline(always)]
-    fn fill_ring<const R: usize, const W: usize>(
+    /// Out of the way of the common order.
+    #[inline(never)]
+    fn fill_ring_big<const R: usize, const W: usize>(
         &mut self,
         chain: Admitted,
         readable: [B; R],
         writable: [B; W],
     ) -> Token {
+        self.fill_ring(ByteOrder::Big, chain, readable, writable)
+    }
+
+    /// One descriptor of the ring's own table for each buffer. `order` is a constant in each caller.
+    #[inline(always)]
+    fn fill_ring<const R: usize, const W: usize>(
+        &mut self,
+        order: ByteOrder,
+        chain: Admitted,
+        readable: [B; R],
+        writable: [B; W],
+    ) -> Token {
         let head = self.inflight.first_free();
+        let (table, mut places) = (self.split.table(), self.inflight.places());
         let (mut at, mut tail, mut left) = (head, head, chain.parts);
         let mut put = |buf: B, flags: u16| {
             left = left.wrapping_sub(1);
-            let next = self.inflight.following(at);
+            let next = places.following(at);
             let desc = Desc { addr: buf.device_addr(), len: buf.len(), flags };
-            self.split.write_desc(at, desc, (left != 0).then_some(next));
-            self.inflight.put(at, buf);
+            write_desc(table, order, at as usize, desc, (left != 0).then_some(next as u16));
+            places.put(at, buf);
             (tail, at) = (at, next);
         };
         for buf in readable {

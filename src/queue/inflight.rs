@@ -46,6 +46,29 @@ struct RingOrder {
     done: Box<[u16]>,
 }
 
+/// Links and buffers, borrowed: a loop that writes cells keeps these in registers, where it would load the
+/// table's fields anew after every atomic store.
+pub(super) struct Places<'a, B> {
+    links: &'a [u32],
+    bufs: &'a mut [Option<B>],
+}
+
+impl<B> Places<'_, B> {
+    /// The place after `at`.
+    #[inline(always)]
+    pub(super) fn following(&self, at: u32) -> u32 {
+        self.links.get(at as usize).copied().unwrap_or(NIL)
+    }
+
+    /// Puts a buffer into a place.
+    #[inline(always)]
+    pub(super) fn put(&mut self, at: u32, buf: B) {
+        if let Some(place) = self.bufs.get_mut(at as usize) {
+            *place = Some(buf);
+        }
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct InFlight<B> {
@@ -111,6 +134,12 @@ impl<B> InFlight<B> {
     #[inline(always)]
     pub(super) fn first_free(&self) -> u32 {
         self.free.first
+    }
+
+    /// Links and buffers of all places, by value.
+    #[inline(always)]
+    pub(super) fn places(&mut self) -> Places<'_, B> {
+        Places { links: &self.links, bufs: &mut self.bufs }
     }
 
     /// Counts `count` descriptors from [`InFlight::first_free`] on as taken; `next` is the one after them. The

@@ -155,7 +155,7 @@ pub struct Notification {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Counters {
-    /// Chains added.
+    /// Chains added and published.
     pub added: u64,
     /// Chains that came back by completion.
     pub used: u64,

@@ -53,6 +53,8 @@ pub struct Ring<B: Lease> {
     pub(super) indirect: bool,
     strict: bool,
     broken: Option<Violation>,
+    /// Chains that ended by a reset.
+    ended: u64,
     /// Whether anything was ever published since the ring was set up.
     used_before: bool,
     config: RingConfig,
@@ -87,6 +89,7 @@ impl<B: Lease> Ring<B> {
             indirect: config.indirect,
             strict: config.strict,
             broken: None,
+            ended: 0,
             used_before: false,
             config: config.clone(),
             memory: memory.clone(),
@@ -111,7 +114,6 @@ impl<B: Lease> Ring<B> {
     #[inline(always)]
     pub(super) fn make_available(&mut self, head: u32, tail: u32, parts: u16, writable: u32) -> Token {
         let entry = self.split.push(head);
-        self.counters.added = self.counters.added.wrapping_add(1);
         self.inflight.start(head, tail, parts, writable, entry)
     }
 
@@ -138,6 +140,7 @@ impl<B: Lease> Ring<B> {
         }
         let kick = self.split.publish();
         self.outstanding = self.outstanding.wrapping_add(count);
+        self.counters.added = self.counters.added.wrapping_add(u64::from(count));
         let counter = if kick { &mut self.counters.kicks } else { &mut self.counters.kicks_saved };
         *counter = counter.wrapping_add(1);
         kick.then(|| self.notification())
@@ -196,7 +199,6 @@ impl<B: Lease> Ring<B> {
         }
         self.split.advance();
         self.outstanding = self.outstanding.wrapping_sub(1);
-        self.counters.used = self.counters.used.wrapping_add(1);
         self.inflight.end(id);
         Ok(Some(Completion {
             token,
@@ -322,6 +324,7 @@ impl<B: Lease> Ring<B> {
         _proof: &DeviceStopped,
         mut ended: impl FnMut(Token, &mut dyn Iterator<Item = B>),
     ) -> Result {
+        self.ended = self.ended.wrapping_add(u64::from(self.outstanding));
         self.end_all(&mut ended);
         let config = self.config.clone();
         self.split = Split::new(&self.memory, &config)?;
@@ -378,7 +381,9 @@ impl<B: Lease> Ring<B> {
 
     /// What has been counted since the ring was made.
     pub fn counters(&self) -> Counters {
-        self.counters
+        // `used` is counted by what is left, so that the hot path need not count.
+        let used = self.counters.added.wrapping_sub(u64::from(self.outstanding)).wrapping_sub(self.ended);
+        Counters { used, ..self.counters }
     }
 
     /// Its configuration.

@@ -7,7 +7,7 @@ use super::RingConfig;
 use super::suppress::{self, NO_INTERRUPT};
 use crate::Result;
 use crate::mem::barrier::Barrier;
-use crate::mem::cell::{Cells16, Pairs32, Pairs64, RingMemory};
+use crate::mem::cell::{Cells16, Pairs32, Pairs64, Pairs64View, RingMemory};
 use crate::spec::byte_order::ByteOrder;
 use crate::spec::split::{DESC_F_INDIRECT, DESC_F_NEXT};
 use crate::sync::Ordering::{Acquire, Relaxed, Release};
@@ -36,7 +36,7 @@ impl Desc {
 
 /// A descriptor table: the ring's own, or an indirect one.
 #[inline(always)]
-pub(super) fn write_desc(table: &Pairs64, order: ByteOrder, at: usize, desc: Desc, next: Option<u16>) {
+pub(super) fn write_desc(table: Pairs64View<'_>, order: ByteOrder, at: usize, desc: Desc, next: Option<u16>) {
     let linked = Desc { flags: if next.is_some() { desc.flags | DESC_F_NEXT } else { desc.flags }, ..desc };
     // Relaxed: the release of `avail.idx` in `publish` orders it.
     table.store(at, linked.encode(order, next.unwrap_or(0)), Relaxed);
@@ -104,10 +104,22 @@ impl Split {
         })
     }
 
+    /// The ring's own table, by value.
+    #[inline(always)]
+    pub(super) fn table(&self) -> Pairs64View<'_> {
+        self.table.view()
+    }
+
+    /// Byte order of the ring.
+    #[inline(always)]
+    pub(super) fn order(&self) -> ByteOrder {
+        self.order
+    }
+
     /// Writes descriptor `at` of the ring's table; `next` continues the chain.
     #[inline(always)]
     pub(super) fn write_desc(&self, at: u32, desc: Desc, next: Option<u32>) {
-        write_desc(&self.table, self.order, at as usize, desc, next.map(|n| n as u16));
+        write_desc(self.table.view(), self.order, at as usize, desc, next.map(|n| n as u16));
     }
 
     /// Writes descriptor `at` to lead to an indirect table (§2.7.5.3).

@@ -34,6 +34,14 @@ impl Inner {
 /// Loom's atomics are made with zero in them, and a model sets a ring up once.
 pub(super) fn zero(_inner: &Inner, _offset: usize, _len: usize) {}
 
+/// Borrowed cells.
+pub(super) type View<'a, C> = &'a C;
+
+/// The cells, borrowed.
+pub(super) fn view<C>(cells: &C) -> View<'_, C> {
+    cells
+}
+
 macro_rules! model_cells {
     ($name:ident, $atomic:ty, $per:expr) => {
         #[derive(Clone)]

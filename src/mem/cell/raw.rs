@@ -1,5 +1,7 @@
 //! Cells over real memory.
 
+use core::marker::PhantomData;
+use core::ops::Deref;
 use core::ptr::NonNull;
 
 use super::Owner;
@@ -45,10 +47,29 @@ pub(super) fn zero(inner: &Inner, offset: usize, len: usize) {
     }
 }
 
+/// Cells that are borrowed for `'a`, by value. The lifetime is what keeps the memory alive.
+#[derive(Clone, Copy)]
+pub(super) struct View<'a, C>(C, PhantomData<&'a C>);
+
+/// The cells, borrowed.
+#[inline(always)]
+pub(super) fn view<C: Copy>(cells: &C) -> View<'_, C> {
+    View(*cells, PhantomData)
+}
+
+impl<C> Deref for View<'_, C> {
+    type Target = C;
+
+    #[inline(always)]
+    fn deref(&self) -> &C {
+        &self.0
+    }
+}
+
 /// Declares an array of cells of `$width` atomics of type `$atomic` each.
 macro_rules! raw_cells {
     ($name:ident, $atomic:ty) => {
-        #[derive(Clone)]
+        #[derive(Clone, Copy)]
         pub(super) struct $name(NonNull<$atomic>);
 
         // SAFETY: a pointer to atomics, which any thread may use; the parent keeps the memory alive.
