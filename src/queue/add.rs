@@ -85,8 +85,9 @@ impl<B: Lease> Ring<B> {
             empty |= buf.len() == 0;
             total = total.wrapping_add(u64::from(buf.len()));
         }
-        let room = if self.uses_table(parts) { parts <= SMALL } else { true } && self.has_room(parts);
-        let good = !empty && total <= u64::from(u32::MAX) && parts <= self.size && room && !self.is_broken();
+        // A ring that is broken has no room; nor has one for more parts than its size.
+        let room = if self.uses_table(parts) { parts <= SMALL && parts <= self.size } else { true };
+        let good = !empty && total <= u64::from(u32::MAX) && room && self.has_room(parts);
         // Fits: the total is below 2^32.
         good.then(|| Admitted { parts, writable: total.wrapping_sub(before) as u32 })
     }
@@ -134,15 +135,16 @@ impl<B: Lease> Ring<B> {
         writable: [B; W],
     ) -> Token {
         let head = self.inflight.first_free();
-        let (table, mut places) = (self.split.table(), self.inflight.places());
+        let (table, places) = (self.split.table(), self.inflight.places());
         let (mut at, mut tail, mut left) = (head, head, chain.parts);
         let mut put = |buf: B, flags: u16| {
             left = left.wrapping_sub(1);
-            let next = places.following(at);
-            let desc = Desc { addr: buf.device_addr(), len: buf.len(), flags };
-            write_desc(table, order, at as usize, desc, (left != 0).then_some(next as u16));
-            places.put(at, buf);
-            (tail, at) = (at, next);
+            if let Some(place) = places.get_mut(at as usize) {
+                let (desc, next) = (Desc { addr: buf.device_addr(), len: buf.len(), flags }, place.next);
+                write_desc(table, order, at as usize, desc, (left != 0).then_some(next as u16));
+                place.buf = Some(buf);
+                (tail, at) = (at, next);
+            }
         };
         for buf in readable {
             put(buf, 0);
@@ -151,7 +153,7 @@ impl<B: Lease> Ring<B> {
             put(buf, DESC_F_WRITE);
         }
         self.inflight.took(chain.parts, at);
-        self.start(head, tail, chain)
+        self.make_available(order, head, tail, chain.parts, chain.writable)
     }
 
     /// One descriptor for the slot's own table, which leads to the buffers.
@@ -187,7 +189,7 @@ impl<B: Lease> Ring<B> {
             put(buf, DESC_F_WRITE);
         }
         self.lead_to_table(head, table, chain.parts);
-        self.start(head, tail, chain)
+        self.make_available(self.split.order(), head, tail, chain.parts, chain.writable)
     }
 
     /// Makes descriptor `head` lead to the table of `parts` entries.
@@ -197,10 +199,5 @@ impl<B: Lease> Ring<B> {
             let len = u32::from(parts).wrapping_mul(16);
             self.split.write_indirect(head, tables.device_addr(table), len);
         }
-    }
-
-    #[inline(always)]
-    fn start(&mut self, head: u32, tail: u32, chain: Admitted) -> Token {
-        self.make_available(head, tail, chain.parts, chain.writable)
     }
 }

@@ -86,7 +86,7 @@ impl<'r, B: Lease> Chain<'r, B> {
         let (head, tail, parts) = (self.head, self.tail, self.parts);
         // From here on the chain is the ring's: nothing to roll back.
         self.parts = 0;
-        Ok(self.ring.make_available(head, tail, parts, self.writable))
+        Ok(self.ring.make_available(self.ring.split.order(), head, tail, parts, self.writable))
     }
 
     #[inline(always)]

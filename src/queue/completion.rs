@@ -69,12 +69,21 @@ impl<B> Drop for Completion<'_, B> {
         if core::mem::needs_drop::<B>() {
             self.by_ref().for_each(drop);
         }
-        // Only a chain with more parts than a slot's table holds can have one of the pool.
+        if self.inflight.in_table(self.tail) {
+            self.free_table();
+        }
+        self.inflight.give_back(self.head, self.tail, self.parts);
+    }
+}
+
+impl<B> Completion<'_, B> {
+    /// Only a chain with more parts than a slot's table holds can have one of the pool.
+    #[inline]
+    fn free_table(&mut self) {
         if self.parts > super::indirect::SMALL
             && let Some(tables) = &mut self.tables
         {
             tables.give_back(self.head);
         }
-        self.inflight.give_back(self.head, self.tail, self.parts);
     }
 }

@@ -4,7 +4,7 @@
 //! table changes nothing here.
 //!
 //! A *place* holds one buffer. Places `0..size` are the ring's descriptors; those above belong to parts of
-//! indirect chains after the first, which take no descriptor. Free places form a list through `links`. A chain
+//! indirect chains after the first, which take no descriptor. Free places form a list through `next`. A chain
 //! takes consecutive elements of that list, so that its parts are linked already, and goes back as a whole.
 
 use alloc::boxed::Box;
@@ -46,38 +46,25 @@ struct RingOrder {
     done: Box<[u16]>,
 }
 
-/// Links and buffers, borrowed: a loop that writes cells keeps these in registers, where it would load the
-/// table's fields anew after every atomic store.
-pub(super) struct Places<'a, B> {
-    links: &'a [u32],
-    bufs: &'a mut [Option<B>],
-}
-
-impl<B> Places<'_, B> {
-    /// The place after `at`.
-    #[inline(always)]
-    pub(super) fn following(&self, at: u32) -> u32 {
-        self.links.get(at as usize).copied().unwrap_or(NIL)
-    }
-
-    /// Puts a buffer into a place.
-    #[inline(always)]
-    pub(super) fn put(&mut self, at: u32, buf: B) {
-        if let Some(place) = self.bufs.get_mut(at as usize) {
-            *place = Some(buf);
-        }
-    }
+/// A place: the buffer in it, and the place after it in its chain or in the list of free ones. Side by side, so
+/// that one look finds both.
+#[derive(Debug)]
+pub(super) struct Place<B> {
+    pub(super) buf: Option<B>,
+    pub(super) next: u32,
 }
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct InFlight<B> {
-    queue: u16,
+    /// A token of slot 0 and generation 0.
+    token: Token,
     mask: u32,
     heads: Box<[Head]>,
-    links: Box<[u32]>,
-    bufs: Box<[Option<B>]>,
+    places: Box<[Place<B>]>,
     free: FreeList,
+    /// Free descriptors that are not to be used.
+    hidden: u32,
     extra: FreeList,
     ring_order: Option<RingOrder>,
 }
@@ -91,12 +78,12 @@ impl<B> InFlight<B> {
         let ring_order = (order == SlotOrder::Ring)
             .then(|| RingOrder { oldest: 0, done: (0..size).map(|_| 0).collect::<Vec<_>>().into() });
         let mut table = Self {
-            queue,
+            token: Token::new(queue, 0, 0),
             mask: size.wrapping_sub(1),
             heads: (0..size).map(|_| Head { generation: 1, ..Head::default() }).collect(),
-            links: (0..places).map(link).collect(),
-            bufs: (0..places).map(|_| None).collect(),
+            places: (0..places).map(|at| Place { buf: None, next: link(at) }).collect(),
             free: FreeList { first: 0, count: size },
+            hidden: 0,
             extra: FreeList { first: size, count: extra },
             ring_order,
         };
@@ -108,13 +95,13 @@ impl<B> InFlight<B> {
 
     #[inline(always)]
     fn next(&self, at: u32) -> u32 {
-        self.links.get(at as usize).copied().unwrap_or(NIL)
+        self.places.get(at as usize).map_or(NIL, |place| place.next)
     }
 
     #[inline(always)]
     fn link(&mut self, at: u32, to: u32) {
-        if let Some(link) = self.links.get_mut(at as usize) {
-            *link = to;
+        if let Some(place) = self.places.get_mut(at as usize) {
+            place.next = to;
         }
     }
 
@@ -136,10 +123,11 @@ impl<B> InFlight<B> {
         self.free.first
     }
 
-    /// Links and buffers of all places, by value.
+    /// All places: a loop that writes cells keeps the slice in registers, where it would load the table's fields
+    /// anew after every atomic store.
     #[inline(always)]
-    pub(super) fn places(&mut self) -> Places<'_, B> {
-        Places { links: &self.links, bufs: &mut self.bufs }
+    pub(super) fn places(&mut self) -> &mut [Place<B>] {
+        &mut self.places
     }
 
     /// Counts `count` descriptors from [`InFlight::first_free`] on as taken; `next` is the one after them. The
@@ -174,14 +162,14 @@ impl<B> InFlight<B> {
     /// Puts a buffer into a place that was taken.
     #[inline(always)]
     pub(super) fn put(&mut self, at: u32, buf: B) {
-        if let Some(place) = self.bufs.get_mut(at as usize) {
-            *place = Some(buf);
+        if let Some(place) = self.places.get_mut(at as usize) {
+            place.buf = Some(buf);
         }
     }
 
     /// The buffer in a place.
     pub(super) fn buf(&self, at: u32) -> Option<&B> {
-        self.bufs.get(at as usize)?.as_ref()
+        self.places.get(at as usize)?.buf.as_ref()
     }
 
     /// The place after `at` in its chain, or in the list of free ones.
@@ -193,26 +181,24 @@ impl<B> InFlight<B> {
     /// Makes the chain one in flight.
     #[inline(always)]
     pub(super) fn start(&mut self, head: u32, tail: u32, parts: u16, writable: u32, entry: u16) -> Token {
-        let queue = self.queue;
-        match self.heads.get_mut(head as usize) {
-            Some(slot) => {
-                *slot = Head { generation: slot.generation, writable, tail, entry, parts };
-                Token::new(queue, head as u16, slot.generation)
-            }
-            None => Token::new(queue, head as u16, 0),
+        let mut generation = 0;
+        if let Some(slot) = self.heads.get_mut(head as usize) {
+            generation = slot.generation;
+            *slot = Head { generation, writable, tail, entry, parts };
         }
+        self.token.of(head, generation)
     }
 
     /// The chain whose head is descriptor `id`, if the device has one. All 32 bits of `id` count.
     #[inline(always)]
     pub(super) fn chain(&self, id: u32) -> Option<(Head, Token)> {
         let head = *self.heads.get(id as usize)?;
-        (head.parts != 0).then(|| (head, Token::new(self.queue, id as u16, head.generation)))
+        (head.parts != 0).then(|| (head, self.token.of(id, head.generation)))
     }
 
     /// Whether the token's chain is in flight.
     pub(super) fn holds(&self, token: Token) -> bool {
-        token.queue() == self.queue
+        token.queue() == self.token.queue()
             && self.chain(u32::from(token.slot())).is_some_and(|(_, current)| current == token)
     }
 
@@ -229,29 +215,37 @@ impl<B> InFlight<B> {
     /// Takes the buffer at `at` and steps on.
     #[inline(always)]
     pub(super) fn take_buf(&mut self, at: &mut u32) -> Option<B> {
-        let buf = self.bufs.get_mut(*at as usize)?.take();
-        *at = self.next(*at);
-        buf
+        let place = self.places.get_mut(*at as usize)?;
+        *at = place.next;
+        place.buf.take()
+    }
+
+    /// Whether a chain whose last part is at `tail` lies in an indirect table.
+    #[inline(always)]
+    pub(super) fn in_table(&self, tail: u32) -> bool {
+        tail > self.mask
     }
 
     /// Puts the places from `head` to `tail`, `parts` of them, back.
     #[inline(always)]
     pub(super) fn give_back(&mut self, head: u32, tail: u32, parts: u16) {
-        let descriptors = if tail > self.mask {
+        if self.in_table(tail) {
             self.give_back_extra(head, tail, parts);
-            1
+            self.give_back_descriptors(head, head, 1);
         } else {
-            parts
-        };
+            self.give_back_descriptors(head, tail, parts);
+        }
+    }
+
+    #[inline(always)]
+    fn give_back_descriptors(&mut self, head: u32, tail: u32, count: u16) {
         if self.ring_order.is_some() {
-            self.give_back_in_order(head, descriptors);
+            self.give_back_in_order(head, count);
             return;
         }
-        let last = if tail > self.mask { head } else { tail };
-        let first = self.free.first;
-        self.link(last, first);
-        self.free.first = head;
-        self.free.count = self.free.count.wrapping_add(u32::from(descriptors));
+        let FreeList { first, count: before } = self.free;
+        self.link(tail, first);
+        self.free = FreeList { first: head, count: before.wrapping_add(u32::from(count)) };
     }
 
     /// The parts of an indirect chain after its first.
@@ -290,7 +284,7 @@ impl<B> InFlight<B> {
             self.give_back(head, tail, parts);
             return;
         }
-        let descriptors = if tail > self.mask {
+        let descriptors = if self.in_table(tail) {
             self.give_back_extra(head, tail, parts);
             1
         } else {
@@ -300,6 +294,17 @@ impl<B> InFlight<B> {
         self.free.count = self.free.count.wrapping_add(descriptors);
     }
 
+    /// Leaves no room for chains until [`InFlight::open`]: the ring is broken. So the hot path need not ask.
+    pub(super) fn close(&mut self) {
+        self.hidden = self.hidden.wrapping_add(self.free.count);
+        self.free.count = 0;
+    }
+
+    /// Takes [`InFlight::close`] back.
+    pub(super) fn open(&mut self) {
+        self.free.count = self.free.count.wrapping_add(core::mem::take(&mut self.hidden));
+    }
+
     /// Heads of all chains in flight.
     pub(super) fn live(&self) -> impl Iterator<Item = u32> + '_ {
         self.heads.iter().zip(0u32..).filter(|(head, _)| head.parts != 0).map(|(_, at)| at)
@@ -307,16 +312,15 @@ impl<B> InFlight<B> {
 
     /// Leaves every buffer in flight where it is, for ever: its drop will not run.
     pub(super) fn forget(&mut self) {
-        for place in &mut self.bufs {
-            core::mem::forget(place.take());
+        for place in &mut self.places {
+            core::mem::forget(place.buf.take());
         }
     }
 
     /// Bytes of private memory that the table takes.
     pub(super) fn bytes(&self) -> usize {
         size_of_val(&*self.heads)
-            .saturating_add(size_of_val(&*self.links))
-            .saturating_add(size_of_val(&*self.bufs))
+            .saturating_add(size_of_val(&*self.places))
             .saturating_add(self.ring_order.as_ref().map_or(0, |order| size_of_val(&*order.done)))
     }
 }

@@ -51,6 +51,12 @@ impl Token {
         Self(u64::from(queue) << 48 | u64::from(slot) << 32 | u64::from(generation))
     }
 
+    /// The token of a slot of the same queue.
+    #[inline(always)]
+    fn of(self, slot: u32, generation: u32) -> Self {
+        Self(self.0 | u64::from(slot) << 32 | u64::from(generation))
+    }
+
     /// The token as a number, to be carried through other interfaces.
     pub fn into_raw(self) -> u64 {
         self.0

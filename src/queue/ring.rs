@@ -8,6 +8,7 @@ use super::{Chain, Counters, Notification, RingConfig, Token};
 use crate::error::Violation;
 use crate::mem::cell::RingMemory;
 use crate::mem::lease::{DeviceStopped, Lease};
+use crate::spec::ByteOrder;
 use crate::{Error, Result};
 
 /// One split virtqueue: the driver's end, without doorbell and without events.
@@ -48,8 +49,6 @@ pub struct Ring<B: Lease> {
     pub(super) counters: Counters,
     pub(super) queue: u16,
     pub(super) size: u16,
-    /// Chains that the device has: published and not given back.
-    outstanding: u16,
     pub(super) indirect: bool,
     strict: bool,
     broken: Option<Violation>,
@@ -85,7 +84,6 @@ impl<B: Lease> Ring<B> {
             counters: Counters::default(),
             queue: config.queue,
             size: config.size,
-            outstanding: 0,
             indirect: config.indirect,
             strict: config.strict,
             broken: None,
@@ -112,8 +110,15 @@ impl<B: Lease> Ring<B> {
 
     /// Makes a chain that lies in the table one in flight, and an entry of the available ring.
     #[inline(always)]
-    pub(super) fn make_available(&mut self, head: u32, tail: u32, parts: u16, writable: u32) -> Token {
-        let entry = self.split.push(head);
+    pub(super) fn make_available(
+        &mut self,
+        order: ByteOrder,
+        head: u32,
+        tail: u32,
+        parts: u16,
+        writable: u32,
+    ) -> Token {
+        let entry = self.split.push(order, head);
         self.inflight.start(head, tail, parts, writable, entry)
     }
 
@@ -139,7 +144,6 @@ impl<B: Lease> Ring<B> {
             self.first_publish();
         }
         let kick = self.split.publish();
-        self.outstanding = self.outstanding.wrapping_add(count);
         self.counters.added = self.counters.added.wrapping_add(u64::from(count));
         let counter = if kick { &mut self.counters.kicks } else { &mut self.counters.kicks_saved };
         *counter = counter.wrapping_add(1);
@@ -161,7 +165,7 @@ impl<B: Lease> Ring<B> {
     /// A notification to send although the device did not ask for one: for waits that have lasted long and
     /// for devices that never update their event index (D14, D16). `None` while the device has nothing.
     pub fn kick_again(&mut self) -> Option<Notification> {
-        if self.outstanding == 0 {
+        if self.outstanding() == 0 {
             return None;
         }
         self.counters.kicks = self.counters.kicks.wrapping_add(1);
@@ -198,7 +202,6 @@ impl<B: Lease> Ring<B> {
             written = self.too_long(len, head.writable)?;
         }
         self.split.advance();
-        self.outstanding = self.outstanding.wrapping_sub(1);
         self.inflight.end(id);
         Ok(Some(Completion {
             token,
@@ -228,8 +231,9 @@ impl<B: Lease> Ring<B> {
     /// Believes the device's index where it can be true.
     #[inline]
     fn accept(&mut self, span: u16) -> Result<u16> {
-        if span > self.outstanding {
-            return Err(self.break_off(Violation::UsedIdxJump { span, outstanding: self.outstanding }));
+        let outstanding = self.outstanding();
+        if span > outstanding {
+            return Err(self.break_off(Violation::UsedIdxJump { span, outstanding }));
         }
         if span != 0 {
             self.split.trust(span);
@@ -259,6 +263,7 @@ impl<B: Lease> Ring<B> {
         // The first cause stands.
         let violation = *self.broken.get_or_insert(violation);
         self.split.forget_seen();
+        self.inflight.close();
         Error::Broken { queue: self.queue, violation }
     }
 
@@ -324,11 +329,11 @@ impl<B: Lease> Ring<B> {
         _proof: &DeviceStopped,
         mut ended: impl FnMut(Token, &mut dyn Iterator<Item = B>),
     ) -> Result {
-        self.ended = self.ended.wrapping_add(u64::from(self.outstanding));
+        self.ended = self.ended.wrapping_add(u64::from(self.outstanding()));
         self.end_all(&mut ended);
+        self.inflight.open();
         let config = self.config.clone();
         self.split = Split::new(&self.memory, &config)?;
-        self.outstanding = 0;
         self.broken = None;
         self.used_before = false;
         Ok(())
@@ -371,7 +376,7 @@ impl<B: Lease> Ring<B> {
 
     /// Chains that the device has: published, and not taken back.
     pub fn outstanding(&self) -> u16 {
-        self.outstanding
+        self.split.outstanding()
     }
 
     /// Descriptors that are free.
@@ -382,7 +387,7 @@ impl<B: Lease> Ring<B> {
     /// What has been counted since the ring was made.
     pub fn counters(&self) -> Counters {
         // `used` is counted by what is left, so that the hot path need not count.
-        let used = self.counters.added.wrapping_sub(u64::from(self.outstanding)).wrapping_sub(self.ended);
+        let used = self.counters.added.wrapping_sub(u64::from(self.outstanding())).wrapping_sub(self.ended);
         Counters { used, ..self.counters }
     }
 

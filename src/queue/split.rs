@@ -42,6 +42,12 @@ pub(super) fn write_desc(table: Pairs64View<'_>, order: ByteOrder, at: usize, de
     table.store(at, linked.encode(order, next.unwrap_or(0)), Relaxed);
 }
 
+/// Kept apart, so that the common order is a branch that is never taken and not two selections.
+#[cold]
+fn swap_used(id: u32, len: u32) -> (u32, u32) {
+    (id.to_be(), len.to_be())
+}
+
 /// Cells and indices of one split ring.
 #[derive(Debug)]
 pub(super) struct Split {
@@ -64,6 +70,8 @@ pub(super) struct Split {
     published: u16,
     /// Number of used elements taken.
     last_used: u16,
+    /// Used elements that were there before any chain was published, and belong to none.
+    early: u16,
     /// `used.idx` as last read: elements up to here may be taken without another look.
     seen_used: u16,
     /// Whether used buffer notifications are wanted.
@@ -98,6 +106,7 @@ impl Split {
             next: 0,
             published: 0,
             last_used: 0,
+            early: 0,
             seen_used: 0,
             armed: true,
             event: 0,
@@ -129,11 +138,12 @@ impl Split {
     }
 
     /// Puts the chain into the available ring, to nobody's notice yet (§2.7.13.2). Gives the entry's number.
+    /// `order` is the ring's, which a caller that knows it as a constant can say.
     #[inline(always)]
-    pub(super) fn push(&mut self, head: u32) -> u16 {
+    pub(super) fn push(&mut self, order: ByteOrder, head: u32) -> u16 {
         let entry = self.next;
         // Relaxed: the release of `avail.idx` in `publish` orders it.
-        self.avail_ring.store(usize::from(entry), self.order.u16(head as u16), Relaxed);
+        self.avail_ring.store(usize::from(entry), order.u16(head as u16), Relaxed);
         self.next = entry.wrapping_add(1);
         entry
     }
@@ -148,6 +158,12 @@ impl Split {
     #[inline(always)]
     pub(super) fn published(&self) -> u16 {
         self.published
+    }
+
+    /// Chains that were published and not taken back: each takes one element of the used ring.
+    #[inline(always)]
+    pub(super) fn outstanding(&self) -> u16 {
+        suppress::span(self.last_used.wrapping_sub(self.early), self.published)
     }
 
     /// Shows all added chains to the device and decides whether it wants a notification (§2.7.13.3, .4).
@@ -205,6 +221,7 @@ impl Split {
     /// Starts counting from where the device says it is (D24: it was there before it had anything to do).
     pub(super) fn skip_to(&mut self, span: u16) {
         self.last_used = self.last_used.wrapping_add(span);
+        self.early = span;
         self.seen_used = self.last_used;
         // The event index moves along, else the first real completion would not be told of.
         if self.event_idx && self.armed {
@@ -217,7 +234,7 @@ impl Split {
     pub(super) fn used(&self) -> (u32, u32) {
         // Relaxed: ordered by the acquire in `look`.
         let (id, len) = self.used_ring.load(usize::from(self.last_used), Relaxed);
-        (self.order.u32(id), self.order.u32(len))
+        if self.order == ByteOrder::Little { (id.to_le(), len.to_le()) } else { swap_used(id, len) }
     }
 
     /// Counts it as taken.
