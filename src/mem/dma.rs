@@ -7,6 +7,8 @@ use core::fmt::Debug;
 use core::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+#[cfg(not(loom))]
+use super::cell::{Owner, RingMemory};
 use super::mapping::{base_page_size, bytes};
 use super::region::{DmaRegion, Word};
 use crate::{Error, Result};
@@ -308,7 +310,7 @@ impl DmaView {
     #[inline]
     pub fn load<T: Word>(&mut self, addr: u64) -> Result<T> {
         let (region, offset) = self.translate(addr, size_of::<T>())?;
-        region.load_acquire(offset)
+        region.load(offset)
     }
 
     /// Writes the word at `addr`, in the machine's byte order, with release order.
@@ -316,6 +318,15 @@ impl DmaView {
     #[inline]
     pub fn store<T: Word>(&mut self, addr: u64, value: T) -> Result<()> {
         let (region, offset) = self.translate(addr, size_of::<T>())?;
-        region.store_release(offset, value)
+        region.store(offset, value)
+    }
+
+    /// The rings' memory of `len` bytes at `addr`, for the device end of a virtqueue: cells as the driver has
+    /// them. Kept alive by itself, mapped or not. [`Error::Misuse`] where it is not aligned to
+    /// [`RING_ALIGN`](super::cell::RING_ALIGN).
+    #[cfg(not(loom))]
+    pub fn ring_memory(&mut self, addr: u64, len: usize) -> Result<RingMemory> {
+        let (region, offset) = self.translate(addr, len)?;
+        region.ring_memory(offset, len, addr, Arc::clone(region) as Owner)
     }
 }

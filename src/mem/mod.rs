@@ -24,6 +24,8 @@ mod slots;
 pub mod space;
 #[cfg(feature = "std")]
 mod spans;
+#[cfg(feature = "std")]
+mod word;
 
 #[cfg(all(test, feature = "std"))]
 mod tests;

@@ -4,7 +4,7 @@
 //! a closed connection proves nothing: devices were seen to write data buffers more than a second after such
 //! an end. What was in flight goes here, and comes out with a [`StoppedProof`] only. Where none can be had,
 //! it stays mapped for the life of the process, without a descriptor ([`kept`]).
-#![expect(unsafe_code, reason = "a proof by declaration is an unsafe function")]
+#![expect(unsafe_code, reason = "that a device has stopped is declared, not computed")]
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -12,6 +12,7 @@ use core::any::Any;
 use core::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::lease::DeviceStopped;
 use super::space::DmaSpace;
 use crate::{Error, Result};
 
@@ -40,6 +41,12 @@ impl StoppedProof {
     /// every queue was set up anew.
     pub unsafe fn assume_stopped(space: &DmaSpace) -> Self {
         Self::confirmed(space)
+    }
+
+    /// The same, as the device's rings want it.
+    pub fn for_rings(&self) -> DeviceStopped {
+        // SAFETY: that the device has stopped is what this value stands for.
+        unsafe { DeviceStopped::assume() }
     }
 
     pub(super) fn is_for(&self, space: u64) -> bool {

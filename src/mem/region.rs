@@ -6,12 +6,14 @@ use alloc::sync::Arc;
 use core::any::Any;
 use core::fmt;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 
+#[cfg(not(loom))]
+use super::cell::{Owner, RingMemory};
 use super::copy;
 use super::mapping::{self, Mapping, bytes};
+pub use super::word::Word;
 use crate::{Error, Result};
 
 /// Whether a region is to be made of huge pages.
@@ -54,43 +56,6 @@ impl DmaRegionBuilder {
         }
     }
 }
-
-/// A whole number of 1, 2, 4 or 8 bytes that [`DmaRegion::load`] and [`DmaRegion::store`] move in one access.
-///
-/// Sealed: implemented for `u8`, `u16`, `u32` and `u64`, in the machine's byte order.
-pub trait Word: Copy + sealed::Sealed {
-    #[doc(hidden)]
-    /// # Safety
-    /// `p` is aligned to the word and leads to mapped shared memory of its size, reached by atomics alone.
-    unsafe fn load_at(p: *mut u8, order: Ordering) -> Self;
-    #[doc(hidden)]
-    /// # Safety
-    /// As for `load_at`.
-    unsafe fn store_at(p: *mut u8, value: Self, order: Ordering);
-}
-
-mod sealed {
-    pub trait Sealed {}
-}
-
-macro_rules! word {
-    ($($int:ident as $atomic:ident),*) => {$(
-        impl sealed::Sealed for $int {}
-        impl Word for $int {
-            #[inline]
-            unsafe fn load_at(p: *mut u8, order: Ordering) -> Self {
-                // SAFETY: the caller vouches for alignment, size and atomic access only.
-                unsafe { $atomic::from_ptr(p.cast()) }.load(order)
-            }
-            #[inline]
-            unsafe fn store_at(p: *mut u8, value: Self, order: Ordering) {
-                // SAFETY: the caller vouches for alignment, size and atomic access only.
-                unsafe { $atomic::from_ptr(p.cast()) }.store(value, order);
-            }
-        }
-    )*};
-}
-word!(u8 as AtomicU8, u16 as AtomicU16, u32 as AtomicU32, u64 as AtomicU64);
 
 /// A stretch of memory that is given to a device as a whole.
 ///
@@ -316,41 +281,43 @@ impl DmaRegion {
         Ok(p)
     }
 
-    /// Reads the word at `offset` in one relaxed access. [`Error::OutOfBounds`] outside the region,
-    /// [`Error::Misuse`] where it is not aligned to its size.
+    /// Reads the word at `offset` in one access, with acquire order: what its writer stored before it with
+    /// release order is seen after it. [`Error::OutOfBounds`] outside the region, [`Error::Misuse`] where it
+    /// is not aligned to its size.
     #[inline]
     pub fn load<T: Word>(&self, offset: usize) -> Result<T> {
         let p = self.word::<T>(offset)?;
         // SAFETY: `word` checked range and alignment.
-        Ok(unsafe { T::load_at(p, Ordering::Relaxed) })
+        Ok(unsafe { T::load_at(p) })
     }
 
-    /// Reads the word at `offset` with acquire order: what its writer had released before is seen after it.
+    /// Writes the word at `offset` in one access, with release order: who loads it sees all writes before it.
     /// Errors as [`DmaRegion::load`].
-    #[inline]
-    pub fn load_acquire<T: Word>(&self, offset: usize) -> Result<T> {
-        let p = self.word::<T>(offset)?;
-        // SAFETY: `word` checked range and alignment.
-        Ok(unsafe { T::load_at(p, Ordering::Acquire) })
-    }
-
-    /// Writes the word at `offset` in one relaxed access. Errors as [`DmaRegion::load`].
     #[inline]
     pub fn store<T: Word>(&self, offset: usize, value: T) -> Result<()> {
         let p = self.word::<T>(offset)?;
         // SAFETY: `word` checked range and alignment.
-        unsafe { T::store_at(p, value, Ordering::Relaxed) };
+        unsafe { T::store_at(p, value) };
         Ok(())
     }
 
-    /// Writes the word at `offset` with release order: all writes before it are seen by whoever acquires it.
-    /// Errors as [`DmaRegion::load`].
-    #[inline]
-    pub fn store_release<T: Word>(&self, offset: usize, value: T) -> Result<()> {
-        let p = self.word::<T>(offset)?;
-        // SAFETY: `word` checked range and alignment.
-        unsafe { T::store_at(p, value, Ordering::Release) };
-        Ok(())
+    /// Ring memory over `len` bytes from `offset` on, which the device knows as `device_addr`. `owner` holds
+    /// the region. [`Error::OutOfBounds`] outside the region.
+    #[cfg(not(loom))]
+    pub(super) fn ring_memory(
+        &self,
+        offset: usize,
+        len: usize,
+        device_addr: u64,
+        owner: Owner,
+    ) -> Result<RingMemory> {
+        let base = self.range(offset, len)?;
+        let Some(base) = NonNull::new(base) else {
+            return Err(Error::Misuse { what: "ring memory cannot be at address 0" });
+        };
+        // SAFETY: `range` checked the length; `owner` holds the region, which keeps the bytes mapped; this
+        // process reaches them through this crate, or as `from_raw` allows.
+        unsafe { RingMemory::from_raw(base, len, device_addr, Some(owner)) }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Which slots of a pool are free: a stack without locks, the slot given back last on top.
 
 use alloc::boxed::Box;
-use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 
 /// No slot: the end of the stack.
@@ -87,7 +87,7 @@ impl Slots {
         if state.compare_exchange(TAKEN_IN_STACK, FREE, AcqRel, Relaxed).is_ok() {
             return;
         }
-        state.store(FREE, core::sync::atomic::Ordering::Release);
+        state.store(FREE, Release);
         let mut head = self.head.0.load(Relaxed);
         loop {
             below.store(top(head), Relaxed);
@@ -102,5 +102,22 @@ impl Slots {
     /// Number of free slots; a snapshot that may be out of date at once.
     pub(super) fn free(&self) -> usize {
         self.state.iter().filter(|state| state.load(Relaxed) == FREE).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_that_left_and_came_back_is_another_head() {
+        let slots = Slots::new(3);
+        // A taker that was stopped before its exchange: it saw slot 0 on top, slot 1 below.
+        let seen = slots.head.0.load(Acquire);
+        assert_eq!((slots.take(), slots.take()), (Some(0), Some(1)));
+        slots.give(0);
+        assert_eq!(top(slots.head.0.load(Acquire)), 0, "on top again, and slot 1 is taken");
+        let late = slots.head.0.compare_exchange(seen, with_top(seen, 1), AcqRel, Acquire);
+        assert!(late.is_err(), "slot 1 would be handed out a second time");
     }
 }

@@ -9,6 +9,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::process::{Pid, getpid};
 
+#[cfg(not(loom))]
+use super::cell::RingMemory;
 use super::dma::{DmaAddr, DmaMapper, MAX_REGIONS, too_many_regions};
 use super::mapping::{base_page_size, bytes, round_up};
 use super::quarantine::{Quarantine, StoppedProof, keep_for_ever};
@@ -361,6 +363,17 @@ impl DmaChunk {
     /// [`DmaSpace::id`] of the space that it comes from.
     pub fn space_id(&self) -> u64 {
         self.space
+    }
+
+    /// Makes it the memory of a ring. The chunk goes back when the last handle or cell of it is dropped; a
+    /// clone in [`DmaSpace::quarantine`] keeps it.
+    ///
+    /// [`Error::Misuse`] where it is not aligned to [`RING_ALIGN`](super::cell::RING_ALIGN) (every chunk of
+    /// [`DmaSpace::alloc`] is).
+    #[cfg(not(loom))]
+    pub fn into_ring_memory(self) -> Result<RingMemory> {
+        let (region, offset, len, addr) = (Arc::clone(self.region()), self.offset, self.len, self.addr);
+        region.ring_memory(offset, len, addr, Arc::new(self))
     }
 
     /// As [`DmaRegion::read`], from `offset` in the chunk on.

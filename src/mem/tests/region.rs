@@ -96,13 +96,21 @@ fn every_access_is_checked_against_the_region() {
 fn words_fills_and_copies_land_where_they_should() {
     let region = DmaRegion::new(4096).unwrap();
     region.store(8, 0x1122_3344_5566_7788u64).unwrap();
-    region.store_release(16, 0xAABBu16).unwrap();
+    region.store(16, 0xAABBu16).unwrap();
     let mut bytes = [0; 10];
     region.read(8, &mut bytes).unwrap();
     assert_eq!(bytes[..8], 0x1122_3344_5566_7788u64.to_ne_bytes());
     assert_eq!(bytes[8..], 0xAABBu16.to_ne_bytes());
     assert_eq!(region.load::<u64>(8).unwrap(), 0x1122_3344_5566_7788);
-    assert_eq!(region.load_acquire::<u16>(16).unwrap(), 0xAABB);
+    assert_eq!(region.load::<u16>(16).unwrap(), 0xAABB);
+    region.store(24, 0x99u8).unwrap();
+    region.store(28, 0xDEAD_BEEFu32).unwrap();
+    let mut bytes = [7; 10];
+    region.read(23, &mut bytes).unwrap();
+    assert_eq!((bytes[0], bytes[1], &bytes[2..5], bytes[9]), (0, 0x99, &[0; 3][..], 0));
+    assert_eq!(bytes[5..9], 0xDEAD_BEEFu32.to_ne_bytes());
+    assert_eq!(region.load::<u8>(24).unwrap(), 0x99);
+    assert_eq!(region.load::<u32>(28).unwrap(), 0xDEAD_BEEF);
     region.fill(100, 5, 7).unwrap();
     let other = DmaRegion::new(4096).unwrap();
     other.copy_from(1, &region, 99, 7).unwrap();

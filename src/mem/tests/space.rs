@@ -216,6 +216,32 @@ fn a_region_that_cannot_be_unmapped_is_kept() {
     assert!(region.upgrade().unwrap().fd().is_none());
 }
 
+#[cfg(not(loom))]
+#[test]
+fn driver_and_device_end_have_cells_over_the_same_ring_memory() {
+    use crate::mem::cell::Cells16;
+    use crate::sync::Ordering::Relaxed;
+
+    let dma = Arc::new(SoftDma::new());
+    let space = DmaSpace::new(dma.clone());
+    let chunk = space.alloc(64, 16).unwrap();
+    let (addr, free) = (chunk.device_addr(), space.free_bytes());
+    let driver = chunk.into_ring_memory().unwrap();
+    assert_eq!((driver.len(), driver.device_addr()), (64, addr));
+    let mut view = dma.view();
+    let device = view.ring_memory(addr, 64).unwrap();
+    let cells = [Cells16::new(&driver, 0, 32).unwrap(), Cells16::new(&device, 0, 32).unwrap()];
+    cells[0].store(7, 0x1234, Relaxed);
+    assert_eq!(cells[1].load(7, Relaxed), 0x1234);
+    assert!(matches!(view.ring_memory(addr + 8, 16), Err(Error::Misuse { .. })));
+    assert!(matches!(view.ring_memory(addr + 16, usize::MAX), Err(Error::NotMapped { .. })));
+    drop(driver);
+    assert_eq!(space.free_bytes(), free, "given back with a cell alive");
+    drop(cells);
+    assert_eq!(space.free_bytes(), free + 64);
+    close(&space).unwrap();
+}
+
 unsafe extern "C" {
     fn fork() -> i32;
     fn waitpid(pid: i32, status: *mut i32, options: i32) -> i32;
