@@ -7,7 +7,8 @@ use crate::spec::wire::{config_space, feature_bits};
 /// Feature bits and configuration space of the memory balloon device (VIRTIO 1.4 §5.5.3, §5.5.4).
 ///
 /// The configuration space is little-endian even through the legacy interface (VIRTIO 1.4 §5.5.4).
-pub const SPEC: DeviceSpec = DeviceSpec { device_type: DeviceType(5), features: FEATURES, config: CONFIG };
+pub const SPEC: DeviceSpec =
+    DeviceSpec { device_type: DeviceType::BALLOON, features: FEATURES, config: CONFIG };
 
 feature_bits! { "5.5.3"
     /// The device is to be told before pages leave the balloon.

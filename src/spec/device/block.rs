@@ -8,7 +8,8 @@ pub mod request;
 pub mod zone;
 
 /// Feature bits and configuration space of the block device (VIRTIO 1.4 §5.2.3, §5.2.4).
-pub const SPEC: DeviceSpec = DeviceSpec { device_type: DeviceType(2), features: FEATURES, config: CONFIG };
+pub const SPEC: DeviceSpec =
+    DeviceSpec { device_type: DeviceType::BLOCK, features: FEATURES, config: CONFIG };
 
 /// Bytes of the unit in which sectors are counted, whatever `blk_size` is (VIRTIO 1.4 §5.2.5).
 pub const SECTOR_SIZE: u32 = 512;

@@ -7,7 +7,7 @@ use crate::spec::wire::{config_space, feature_bits};
 /// Feature bits and configuration space of the CAN device (VIRTIO 1.4 §5.20.3, §5.20.4).
 ///
 /// At least one of CAN_CLASSIC and CAN_FD is to be accepted (VIRTIO 1.4 §5.20.3.1); the table cannot say that.
-pub const SPEC: DeviceSpec = DeviceSpec { device_type: DeviceType(36), features: FEATURES, config: CONFIG };
+pub const SPEC: DeviceSpec = DeviceSpec { device_type: DeviceType::CAN, features: FEATURES, config: CONFIG };
 
 feature_bits! { "5.20.3"
     /// Classic frames of up to 8 bytes.

@@ -7,7 +7,8 @@ use crate::spec::wire::{config_space, feature_bits};
 pub mod control;
 
 /// Feature bits and configuration space of the console device (VIRTIO 1.4 §5.3.3, §5.3.4).
-pub const SPEC: DeviceSpec = DeviceSpec { device_type: DeviceType(3), features: FEATURES, config: CONFIG };
+pub const SPEC: DeviceSpec =
+    DeviceSpec { device_type: DeviceType::CONSOLE, features: FEATURES, config: CONFIG };
 
 feature_bits! { "5.3.3"
     /// `cols` and `rows` are valid.

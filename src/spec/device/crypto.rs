@@ -5,7 +5,8 @@ use crate::spec::layout::DeviceSpec;
 use crate::spec::wire::{config_space, feature_bits};
 
 /// Feature bits and configuration space of the crypto device (VIRTIO 1.4 §5.9.3, §5.9.5).
-pub const SPEC: DeviceSpec = DeviceSpec { device_type: DeviceType(20), features: FEATURES, config: CONFIG };
+pub const SPEC: DeviceSpec =
+    DeviceSpec { device_type: DeviceType::CRYPTO, features: FEATURES, config: CONFIG };
 
 feature_bits! { "5.9.3"
     /// Request format of revision 1.

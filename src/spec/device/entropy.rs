@@ -4,4 +4,4 @@ use crate::spec::DeviceType;
 use crate::spec::layout::DeviceSpec;
 
 /// Feature bits and configuration space of the entropy device: none (VIRTIO 1.4 §5.4.3, §5.4.4).
-pub const SPEC: DeviceSpec = DeviceSpec { device_type: DeviceType(4), features: &[], config: &[] };
+pub const SPEC: DeviceSpec = DeviceSpec { device_type: DeviceType::ENTROPY, features: &[], config: &[] };

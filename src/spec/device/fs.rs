@@ -7,7 +7,8 @@ use crate::spec::wire::{config_space, feature_bits};
 pub mod request;
 
 /// Feature bits and configuration space of the file system device (VIRTIO 1.4 §5.11.3, §5.11.4).
-pub const SPEC: DeviceSpec = DeviceSpec { device_type: DeviceType(26), features: FEATURES, config: CONFIG };
+pub const SPEC: DeviceSpec =
+    DeviceSpec { device_type: DeviceType::FILE_SYSTEM, features: FEATURES, config: CONFIG };
 
 feature_bits! { "5.11.3"
     /// Notify messages of FUSE; the notification queue exists and `notify_buf_size` is valid.

@@ -5,7 +5,7 @@ use crate::spec::layout::DeviceSpec;
 use crate::spec::wire::{config_space, feature_bits};
 
 /// Feature bits and configuration space of the GPIO device (VIRTIO 1.4 §5.18.3, §5.18.4).
-pub const SPEC: DeviceSpec = DeviceSpec { device_type: DeviceType(41), features: FEATURES, config: CONFIG };
+pub const SPEC: DeviceSpec = DeviceSpec { device_type: DeviceType::GPIO, features: FEATURES, config: CONFIG };
 
 feature_bits! { "5.18.3"
     /// Interrupts on lines; the event queue exists.

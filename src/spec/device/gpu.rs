@@ -5,7 +5,7 @@ use crate::spec::layout::DeviceSpec;
 use crate::spec::wire::{config_space, feature_bits};
 
 /// Feature bits and configuration space of the GPU device (VIRTIO 1.4 §5.7.3, §5.7.4).
-pub const SPEC: DeviceSpec = DeviceSpec { device_type: DeviceType(16), features: FEATURES, config: CONFIG };
+pub const SPEC: DeviceSpec = DeviceSpec { device_type: DeviceType::GPU, features: FEATURES, config: CONFIG };
 
 feature_bits! { "5.7.3"
     /// 3D commands of virgl.

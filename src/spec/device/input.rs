@@ -5,7 +5,7 @@ use crate::spec::layout::DeviceSpec;
 use crate::spec::wire::{config_space, wire_code, wire_struct};
 
 /// Feature bits and configuration space of the input device (VIRTIO 1.4 §5.8.3, §5.8.4).
-pub const SPEC: DeviceSpec = DeviceSpec { device_type: DeviceType(18), features: &[], config: CONFIG };
+pub const SPEC: DeviceSpec = DeviceSpec { device_type: DeviceType::INPUT, features: &[], config: CONFIG };
 
 config_space! { "5.8.4"
     /// What to read, see [`Select`](super::Select).

@@ -5,7 +5,8 @@ use crate::spec::layout::DeviceSpec;
 use crate::spec::wire::{config_space, feature_bits};
 
 /// Feature bits and configuration space of the IOMMU device (VIRTIO 1.4 §5.13.3, §5.13.4).
-pub const SPEC: DeviceSpec = DeviceSpec { device_type: DeviceType(23), features: FEATURES, config: CONFIG };
+pub const SPEC: DeviceSpec =
+    DeviceSpec { device_type: DeviceType::IOMMU, features: FEATURES, config: CONFIG };
 
 feature_bits! { "5.13.3"
     /// `input_range` is valid.

@@ -5,7 +5,7 @@ use crate::spec::layout::DeviceSpec;
 use crate::spec::wire::config_space;
 
 /// Feature bits and configuration space of the media device (VIRTIO 1.4 §5.22.3, §5.22.4).
-pub const SPEC: DeviceSpec = DeviceSpec { device_type: DeviceType(48), features: &[], config: CONFIG };
+pub const SPEC: DeviceSpec = DeviceSpec { device_type: DeviceType::MEDIA, features: &[], config: CONFIG };
 
 config_space! { "5.22.4"
     /// Capabilities as in V4L2.

@@ -5,7 +5,8 @@ use crate::spec::layout::DeviceSpec;
 use crate::spec::wire::{config_space, feature_bits};
 
 /// Feature bits and configuration space of the memory device (VIRTIO 1.4 §5.15.3, §5.15.4).
-pub const SPEC: DeviceSpec = DeviceSpec { device_type: DeviceType(24), features: FEATURES, config: CONFIG };
+pub const SPEC: DeviceSpec =
+    DeviceSpec { device_type: DeviceType::MEMORY, features: FEATURES, config: CONFIG };
 
 feature_bits! { "5.15.3"
     /// `node_id` is valid.

@@ -35,9 +35,9 @@ pub mod vsock;
 /// ```
 /// use virtio::spec::{DeviceType, device};
 ///
-/// let block = device::spec(DeviceType(2)).unwrap();
+/// let block = device::spec(DeviceType::BLOCK).unwrap();
 /// assert_eq!(block.config[0].name, "capacity");
-/// assert!(device::spec(DeviceType(0)).is_none());
+/// assert!(device::spec(DeviceType::NINE_P).is_none());
 /// ```
 #[must_use]
 pub fn spec(device_type: DeviceType) -> Option<&'static DeviceSpec> {

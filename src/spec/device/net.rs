@@ -12,7 +12,7 @@ pub mod steering;
 /// Feature bits and configuration space of the network device (VIRTIO 1.4 §5.1.3, §5.1.4).
 ///
 /// Through the legacy interface the driver may write `mac` (VIRTIO 1.4 §5.1.4.3); the table gives the non-legacy rule.
-pub const SPEC: DeviceSpec = DeviceSpec { device_type: DeviceType(1), features: FEATURES, config: CONFIG };
+pub const SPEC: DeviceSpec = DeviceSpec { device_type: DeviceType::NET, features: FEATURES, config: CONFIG };
 
 feature_bits! { "5.1.3"
     /// The device completes partial checksums.

@@ -5,7 +5,7 @@ use crate::spec::layout::DeviceSpec;
 use crate::spec::wire::{config_space, feature_bits};
 
 /// Feature bits and configuration space of the PMEM device (VIRTIO 1.4 §5.19.3, §5.19.4).
-pub const SPEC: DeviceSpec = DeviceSpec { device_type: DeviceType(27), features: FEATURES, config: CONFIG };
+pub const SPEC: DeviceSpec = DeviceSpec { device_type: DeviceType::PMEM, features: FEATURES, config: CONFIG };
 
 feature_bits! { "5.19.3"
     /// The region is shared memory 0; `start` and `size` are not valid then.

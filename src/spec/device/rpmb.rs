@@ -5,7 +5,7 @@ use crate::spec::layout::DeviceSpec;
 use crate::spec::wire::config_space;
 
 /// Feature bits and configuration space of the RPMB device (VIRTIO 1.4 §5.12.3, §5.12.4).
-pub const SPEC: DeviceSpec = DeviceSpec { device_type: DeviceType(28), features: &[], config: CONFIG };
+pub const SPEC: DeviceSpec = DeviceSpec { device_type: DeviceType::RPMB, features: &[], config: CONFIG };
 
 config_space! { "5.12.4"
     /// Size in units of 128 KiB, up to 128.

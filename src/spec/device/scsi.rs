@@ -9,7 +9,7 @@ pub mod event;
 pub mod request;
 
 /// Feature bits and configuration space of the SCSI host device (VIRTIO 1.4 §5.6.3, §5.6.4).
-pub const SPEC: DeviceSpec = DeviceSpec { device_type: DeviceType(8), features: FEATURES, config: CONFIG };
+pub const SPEC: DeviceSpec = DeviceSpec { device_type: DeviceType::SCSI, features: FEATURES, config: CONFIG };
 
 feature_bits! { "5.6.3"
     /// A request may have both data in and data out.

@@ -5,7 +5,8 @@ use crate::spec::layout::DeviceSpec;
 use crate::spec::wire::{config_space, feature_bits};
 
 /// Feature bits and configuration space of the sound device (VIRTIO 1.4 §5.14.3, §5.14.4).
-pub const SPEC: DeviceSpec = DeviceSpec { device_type: DeviceType(25), features: FEATURES, config: CONFIG };
+pub const SPEC: DeviceSpec =
+    DeviceSpec { device_type: DeviceType::SOUND, features: FEATURES, config: CONFIG };
 
 feature_bits! { "5.14.3"
     /// Control elements; `controls` is valid.

@@ -5,7 +5,7 @@ use crate::spec::layout::DeviceSpec;
 use crate::spec::wire::config_space;
 
 /// Feature bits and configuration space of the SPI controller device (VIRTIO 1.4 §5.21.3, §5.21.4).
-pub const SPEC: DeviceSpec = DeviceSpec { device_type: DeviceType(45), features: &[], config: CONFIG };
+pub const SPEC: DeviceSpec = DeviceSpec { device_type: DeviceType::SPI, features: &[], config: CONFIG };
 
 config_space! { "5.21.4"
     /// Number of chip selects.

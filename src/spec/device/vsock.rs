@@ -7,7 +7,8 @@ use crate::spec::wire::{config_space, feature_bits};
 pub mod packet;
 
 /// Feature bits and configuration space of the socket device (VIRTIO 1.4 §5.10.3, §5.10.4).
-pub const SPEC: DeviceSpec = DeviceSpec { device_type: DeviceType(19), features: FEATURES, config: CONFIG };
+pub const SPEC: DeviceSpec =
+    DeviceSpec { device_type: DeviceType::SOCKET, features: FEATURES, config: CONFIG };
 
 feature_bits! { "5.10.3"
     /// Stream sockets. Without any bit both sides act as if it were accepted (VIRTIO 1.4 §5.10.3.1).
