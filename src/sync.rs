@@ -13,7 +13,14 @@ pub use loom::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Atomic
 #[cfg(all(feature = "std", loom))]
 pub use loom::sync::{Arc, Condvar, Mutex, MutexGuard};
 #[cfg(all(feature = "std", not(loom)))]
-pub use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+pub use std::sync::Arc;
+#[cfg(all(feature = "std", not(any(loom, tsan))))]
+pub use std::sync::{Condvar, Mutex, MutexGuard};
+
+#[cfg(all(feature = "std", tsan, not(loom)))]
+mod watched;
+#[cfg(all(feature = "std", tsan, not(loom)))]
+pub use watched::{Condvar, Mutex, MutexGuard};
 
 /// A full fence between everything before and everything after: libvirtio's `virtio_mb`, but for the machine
 /// and not for the compiler only.

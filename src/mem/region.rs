@@ -160,7 +160,7 @@ impl DmaRegion {
     /// # Safety
     /// `ptr` leads to `len` readable and writable bytes that stay mapped, whatever other processes do, until
     /// `owner` is dropped; no reference to them is made, and this process reaches them by nothing but atomics,
-    /// [`copy`](super::copy) and system calls.
+    /// [`copy`](mod@super::copy) and system calls.
     pub unsafe fn from_raw(
         ptr: NonNull<u8>,
         len: usize,

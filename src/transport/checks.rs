@@ -70,9 +70,15 @@ pub(super) fn legacy_page(setup: &QueueSetup, align: u32) -> Result<u32> {
     };
     let align = u64::from(align);
     let size = u64::from(setup.size);
-    let driver = setup.descriptor_area.checked_add(16 * size);
-    let device = driver.and_then(|a| a.checked_add(2 * (3 + size))?.checked_next_multiple_of(align));
-    let end = device.and_then(|a| a.checked_add(6 + 8 * size));
+    // 16 bits of size: none of the three lengths comes near 64 bits.
+    let (table, available, used) = (
+        size.saturating_mul(16),
+        size.saturating_mul(2).saturating_add(6),
+        size.saturating_mul(8).saturating_add(6),
+    );
+    let driver = setup.descriptor_area.checked_add(table);
+    let device = driver.and_then(|a| a.checked_add(available)?.checked_next_multiple_of(align));
+    let end = device.and_then(|a| a.checked_add(used));
     let (Some(driver), Some(device), Some(end)) = (driver, device, end) else { return Err(misplaced) };
     if driver != setup.driver_area || device != setup.device_area {
         return Err(misplaced);
@@ -80,7 +86,7 @@ pub(super) fn legacy_page(setup: &QueueSetup, align: u32) -> Result<u32> {
     if !setup.descriptor_area.is_multiple_of(align) {
         return Err(misplaced);
     }
-    let page = setup.descriptor_area / align;
+    let page = setup.descriptor_area.checked_div(align).ok_or(misplaced)?;
     let page = u32::try_from(page).map_err(|_| Error::MemoryLimit {
         needed: end,
         have: align << 32,

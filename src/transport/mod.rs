@@ -4,6 +4,19 @@
 //! notifications, interrupts) into accesses to the registers of one interface: PCI modern, PCI legacy, MMIO of
 //! either version. It is written once against the traits of [`crate::bus`], knows no device type and trusts
 //! no value that a device gives it.
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![deny(clippy::arithmetic_side_effects)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        reason = "a test may fail"
+    )
+)]
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;

@@ -94,7 +94,8 @@ impl VirtioFunction {
 
     /// Passes a register's value on, after a look at the vendor id where a missing device reads the same.
     pub(super) fn believe<T: Copy + Into<u32>>(&self, value: T) -> Result<T> {
-        let missing = u32::MAX.checked_shr(32u32.saturating_sub(8 * size_of::<T>() as u32)).unwrap_or(0);
+        let unused = size_of::<u32>().saturating_sub(size_of::<T>()).saturating_mul(8);
+        let missing = u32::MAX.checked_shr(unused as u32).unwrap_or(0);
         let bits: u32 = value.into();
         if bits == 0 || bits == missing {
             self.present()?;
