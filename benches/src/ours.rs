@@ -8,7 +8,7 @@ use std::ptr::NonNull;
 use virtio::{Error, Result};
 use virtio::mem::cell::RingMemory;
 use virtio::mem::lease::{Lease, RawRange};
-use virtio::queue::{Completion, Ring, RingConfig};
+use virtio::queue::{Areas, Completion, Ring, RingConfig};
 
 /// Where the ring's buffers come from, and where they go when it gives them back.
 pub trait Source: Send {
@@ -84,7 +84,7 @@ impl<S: Source> Ours<S> {
     ) -> Result<Self> {
         let mut ring = Ring::new(memory, tables, config)?;
         ring.disable_interrupts();
-        let at = config.layout.areas(config.size)?;
+        let at = Areas::new(config.layout, config.size)?;
         // SAFETY: the ring placed its areas at these offsets of leaked memory, and accesses them atomically.
         let areas = unsafe {
             RingAreas::new(start.add(at.descriptor), start.add(at.driver), start.add(at.device), config.size)

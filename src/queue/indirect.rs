@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use super::RingConfig;
 use super::split::{Desc, write_desc};
 use crate::mem::cell::{Pairs64, RingMemory};
-use crate::spec::byte_order::ByteOrder;
+use crate::spec::ByteOrder;
 use crate::{Error, Result};
 
 /// Descriptors in a slot's own table.

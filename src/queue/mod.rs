@@ -33,12 +33,14 @@ use core::fmt;
 pub use add::Refused;
 pub use chain::Chain;
 pub use completion::Completion;
-pub use layout::{Areas, MAX_SIZE, RingLayout};
+pub use layout::Areas;
 pub use ring::Ring;
+
+pub use crate::spec::split::{MAX_SIZE, RingLayout};
 
 use crate::Result;
 use crate::mem::barrier::Barrier;
-use crate::spec::byte_order::ByteOrder;
+use crate::spec::ByteOrder;
 
 /// Names one chain on one queue for as long as it is in flight: queue, slot and generation, so that a token
 /// that was used up, or is another queue's, is never taken for another request.
@@ -143,7 +145,7 @@ impl RingConfig {
 
     /// Bytes of memory that the ring needs. [`crate::Error::Misuse`] for a size that no split ring has.
     pub fn ring_bytes(&self) -> Result<usize> {
-        Ok(self.layout.areas(self.size)?.total)
+        Ok(Areas::new(self.layout, self.size)?.total)
     }
 }
 

@@ -3,12 +3,12 @@
 //! `shadow-truth`: the descriptor table and the available ring are written and never read back; of what the
 //! device writes, each field is loaded once into a local, checked by the caller, then used.
 
-use super::RingConfig;
 use super::suppress::{self, NO_INTERRUPT};
+use super::{Areas, RingConfig};
 use crate::Result;
 use crate::mem::barrier::Barrier;
 use crate::mem::cell::{Cells16, Pairs32, Pairs64, Pairs64View, RingMemory};
-use crate::spec::byte_order::ByteOrder;
+use crate::spec::ByteOrder;
 use crate::spec::split::{DESC_F_INDIRECT, DESC_F_NEXT};
 use crate::sync::Ordering::{Acquire, Relaxed, Release};
 use crate::sync::mutant;
@@ -82,7 +82,7 @@ pub(super) struct Split {
 
 impl Split {
     pub(super) fn new(memory: &RingMemory, config: &RingConfig) -> Result<Self> {
-        let areas = config.layout.areas(config.size)?;
+        let areas = Areas::new(config.layout, config.size)?;
         let n = usize::from(config.size);
         let (driver, device) = (areas.driver, areas.device);
         // §2.7.10.1: the driver initialises `used.flags`; all else of both rings is zeroed with it.

@@ -162,6 +162,20 @@ impl Layout {
     }
 }
 
+/// How the memory of a split ring has to lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RingLayout {
+    /// Three areas that may lie anywhere (VIRTIO 1.4 §2.7).
+    #[default]
+    Modern,
+    /// One contiguous piece that starts at a multiple of `align`, with the used ring at the next multiple of
+    /// `align` after the available ring (VIRTIO 1.4 §2.7.2).
+    Legacy {
+        /// Alignment in bytes, a power of two; also the unit in which the device is told the address.
+        align: u32,
+    },
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

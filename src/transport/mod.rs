@@ -29,6 +29,7 @@ use crate::features::Features;
 use crate::mem::barrier::Barrier;
 use crate::mem::dma::DmaMapper;
 use crate::spec::pci::isr;
+pub use crate::spec::split::RingLayout;
 use crate::spec::{ByteOrder, DeviceType, Status};
 use crate::{Error, Result};
 
@@ -83,19 +84,6 @@ impl Display for TransportKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
-}
-
-/// How the memory of a split ring has to lie.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RingLayout {
-    /// Three areas that may lie anywhere (§2.7).
-    Modern,
-    /// One contiguous piece that starts at a multiple of `align`, with the used ring at the next multiple of
-    /// `align` after the driver area (§2.7.2).
-    Legacy {
-        /// Alignment in bytes, a power of two; also the unit in which the device is told the address.
-        align: u32,
-    },
 }
 
 /// What a queue is set up with.
