@@ -33,7 +33,7 @@ pub fn mb() {
 
 /// Faults that can be seeded into the crate's own code, one at a time, under `--cfg loom` only.
 #[cfg(loom)]
-pub mod mutant {
+pub mod mutants {
     use core::sync::atomic::{AtomicU32, Ordering};
 
     /// A seeded fault. Each is named at the one place in the code that it spoils.
@@ -89,7 +89,7 @@ pub mod mutant {
 #[cfg(loom)]
 macro_rules! mutant {
     ($name:ident) => {
-        $crate::sync::mutant::is($crate::sync::mutant::Mutant::$name)
+        $crate::sync::mutants::is($crate::sync::mutants::Mutant::$name)
     };
 }
 #[cfg(not(loom))]
