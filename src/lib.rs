@@ -19,6 +19,8 @@ pub mod bus;
 pub mod device;
 #[cfg(feature = "std")]
 pub mod event;
+#[cfg(feature = "soft")]
+pub mod soft;
 #[cfg(feature = "std")]
 pub mod transport;
 

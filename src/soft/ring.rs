@@ -1,0 +1,346 @@
+//! The device's end of a split virtqueue (VIRTIO 1.4 §2.7).
+//!
+//! The mirror image of the driver's ring, for software devices, tests and benchmarks. A driver is not trusted
+//! either: a chain that breaks a rule is a [`DriverFault`] that names the clause. Only the ring's structures are
+//! reached; what the descriptors point to is the caller's business.
+
+use alloc::vec::Vec;
+
+use crate::Result;
+use crate::mem::cell::{Cells16, Pairs32, Pairs64, RingMemory};
+use crate::queue::suppress::{self, NO_INTERRUPT, NO_NOTIFY};
+use crate::queue::{Areas, RingConfig};
+use crate::spec::ByteOrder;
+use crate::spec::split::{AVAIL_RING, DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE, USED_RING};
+use crate::spec::split::{avail_event, used_event};
+use crate::sync::Ordering::{Acquire, Relaxed, Release};
+use crate::sync::mb;
+
+/// A rule that the driver broke.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DriverFault {
+    /// More chains published than the ring has entries.
+    #[error("available index moved by {span} in a ring of {size} (VIRTIO 1.4 §2.7.13.3)")]
+    AvailIdxJump {
+        /// How far it moved.
+        span: u16,
+        /// Queue size.
+        size: u16,
+    },
+    /// A head or `next` outside the table.
+    #[error("descriptor {index} is outside a table of {size} (VIRTIO 1.4 §2.7.5)")]
+    IndexRange {
+        /// The index.
+        index: u16,
+        /// Length of the table.
+        size: u32,
+    },
+    /// A chain longer than the queue size, or one that loops (§2.7.5.1, §2.7.5.3.1).
+    #[error("a chain is longer than the queue size (VIRTIO 1.4 §2.7.5.3.1)")]
+    ChainTooLong,
+    /// A device-readable descriptor after a device-writable one (§2.7.4.2).
+    #[error("a device-readable descriptor follows a device-writable one (VIRTIO 1.4 §2.7.4.2)")]
+    ReadableAfterWritable,
+    /// An indirect descriptor without the feature (§2.7.5.3.1).
+    #[error("an indirect descriptor, but INDIRECT_DESC was not negotiated (VIRTIO 1.4 §2.7.5.3.1)")]
+    IndirectNotNegotiated,
+    /// INDIRECT and NEXT together (§2.7.5.3.1).
+    #[error("a descriptor has INDIRECT and NEXT (VIRTIO 1.4 §2.7.5.3.1)")]
+    IndirectWithNext,
+    /// INDIRECT within an indirect table (§2.7.5.3.1).
+    #[error("an indirect descriptor within an indirect table (VIRTIO 1.4 §2.7.5.3.1)")]
+    NestedIndirect,
+    /// A table whose length is no multiple of 16, or that cannot be reached.
+    #[error("an indirect table of {len} bytes at {addr:#x} cannot be used (VIRTIO 1.4 §2.7.5.3)")]
+    BadTable {
+        /// Its address.
+        addr: u64,
+        /// Its length in bytes.
+        len: u32,
+    },
+    /// More than 2^32 bytes in a chain (§2.7.5.1).
+    #[error("a chain of more than 2^32 bytes (VIRTIO 1.4 §2.7.5.1)")]
+    TooManyBytes,
+}
+
+/// One buffer of a chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeviceDesc {
+    /// Its device address.
+    pub addr: u64,
+    /// Its length in bytes.
+    pub len: u32,
+    /// Whether the device writes it (else it reads it).
+    pub writable: bool,
+}
+
+/// A chain that the driver made available.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceChain {
+    /// The descriptor that heads it: the id to give it back with.
+    pub head: u16,
+    /// Whether it came in an indirect table.
+    pub indirect: bool,
+    /// Its buffers, in order.
+    pub descs: Vec<DeviceDesc>,
+}
+
+impl DeviceChain {
+    /// Device-writable bytes.
+    pub fn writable_len(&self) -> u64 {
+        self.descs.iter().filter(|desc| desc.writable).map(|desc| u64::from(desc.len)).sum()
+    }
+}
+
+/// Finds indirect tables.
+pub trait Tables {
+    /// Memory that begins at device address `addr` (or contains it) and holds `len` bytes from there, with the
+    /// offset of `addr` in it; `None` where the device cannot reach them.
+    fn table(&self, addr: u64, len: u32) -> Option<(RingMemory, usize)>;
+}
+
+/// No table can be reached.
+impl Tables for () {
+    fn table(&self, _addr: u64, _len: u32) -> Option<(RingMemory, usize)> {
+        None
+    }
+}
+
+/// Tables in one piece of memory: that which a driver's ring was given.
+impl Tables for RingMemory {
+    fn table(&self, addr: u64, len: u32) -> Option<(RingMemory, usize)> {
+        let offset = usize::try_from(addr.checked_sub(self.device_addr())?).ok()?;
+        (offset.checked_add(len as usize)? <= self.len()).then(|| (self.clone(), offset))
+    }
+}
+
+/// An area of a ring: the memory that it lies in, and where.
+pub type Area<'a> = (&'a RingMemory, usize);
+
+/// The device's end of one split ring.
+#[derive(Debug)]
+pub struct DeviceRing {
+    size: u16,
+    order: ByteOrder,
+    event_idx: bool,
+    indirect: bool,
+    pub(super) table: Pairs64,
+    pub(super) avail_flags: Cells16,
+    pub(super) avail_idx: Cells16,
+    pub(super) avail_ring: Cells16,
+    pub(super) used_event: Cells16,
+    pub(super) used_flags: Cells16,
+    pub(super) used_idx: Cells16,
+    pub(super) used_ring: Pairs32,
+    pub(super) avail_event: Cells16,
+    /// Available entries taken.
+    pub(super) taken: u16,
+    /// Used elements written.
+    pub(super) next_used: u16,
+    /// What `used.idx` holds.
+    pub(super) published: u16,
+}
+
+impl DeviceRing {
+    /// The end of a ring of `config`'s size, byte order and features whose three areas lie here.
+    /// [`crate::Error::Misuse`] where an area does not fit its memory, is not aligned, or the size is no power
+    /// of two.
+    pub fn new(
+        descriptor: Area<'_>,
+        driver: Area<'_>,
+        device: Area<'_>,
+        config: &RingConfig,
+    ) -> Result<Self> {
+        let n = usize::from(config.size);
+        let field = |area: Area<'_>, at: usize| Cells16::new(area.0, area.1.saturating_add(at), 1);
+        Ok(Self {
+            size: config.size,
+            order: config.order,
+            event_idx: config.event_idx,
+            indirect: config.indirect,
+            table: Pairs64::new(descriptor.0, descriptor.1, n)?,
+            avail_flags: field(driver, 0)?,
+            avail_idx: field(driver, 2)?,
+            avail_ring: Cells16::new(driver.0, driver.1.saturating_add(AVAIL_RING), n)?,
+            used_event: field(driver, used_event(config.size))?,
+            used_flags: field(device, 0)?,
+            used_idx: field(device, 2)?,
+            used_ring: Pairs32::new(device.0, device.1.saturating_add(USED_RING), n)?,
+            avail_event: field(device, avail_event(config.size))?,
+            taken: 0,
+            next_used: 0,
+            published: 0,
+        })
+    }
+
+    /// The other end of a ring that [`crate::queue::Ring`] set up in `memory`.
+    pub fn beside(memory: &RingMemory, config: &RingConfig) -> Result<Self> {
+        let areas = Areas::new(config.layout, config.size)?;
+        Self::new((memory, areas.descriptor), (memory, areas.driver), (memory, areas.device), config)
+    }
+
+    /// Queue size.
+    pub fn size(&self) -> u16 {
+        self.size
+    }
+
+    /// How many chains wait.
+    pub fn available(&self) -> core::result::Result<u16, DriverFault> {
+        // Acquire: table and ring entries before `idx`; pairs with the driver's release of it (§2.7.13.3.1).
+        let idx = self.order.u16(self.avail_idx.load(0, Acquire));
+        let span = suppress::span(self.taken, idx);
+        if span > self.size {
+            return Err(DriverFault::AvailIdxJump { span, size: self.size });
+        }
+        Ok(span)
+    }
+
+    /// Takes the next chain, or `None`. A faulty one is taken too: its head is lost, as a broken driver's is.
+    pub fn pop(&mut self, tables: &impl Tables) -> core::result::Result<Option<DeviceChain>, DriverFault> {
+        if self.available()? == 0 {
+            return Ok(None);
+        }
+        let head = self.order.u16(self.avail_ring.load(usize::from(self.taken), Relaxed));
+        self.taken = self.taken.wrapping_add(1);
+        self.walk(head, tables).map(Some)
+    }
+
+    fn walk(&self, head: u16, tables: &impl Tables) -> core::result::Result<DeviceChain, DriverFault> {
+        let mut chain = DeviceChain { head, indirect: false, descs: Vec::new() };
+        let (mut index, mut steps) = (head, 0u16);
+        loop {
+            if index >= self.size {
+                return Err(DriverFault::IndexRange { index, size: self.size.into() });
+            }
+            let (desc, flags, next) = self.decode(self.table.load(usize::from(index), Relaxed));
+            if flags & DESC_F_INDIRECT != 0 {
+                if flags & DESC_F_NEXT != 0 {
+                    return Err(DriverFault::IndirectWithNext);
+                }
+                self.walk_table(&mut chain, desc, tables)?;
+                return Ok(chain);
+            }
+            self.append(&mut chain, desc)?;
+            steps = steps.wrapping_add(1);
+            if flags & DESC_F_NEXT == 0 {
+                return Ok(chain);
+            }
+            if steps >= self.size {
+                return Err(DriverFault::ChainTooLong);
+            }
+            index = next;
+        }
+    }
+
+    fn walk_table(
+        &self,
+        chain: &mut DeviceChain,
+        table: DeviceDesc,
+        tables: &impl Tables,
+    ) -> core::result::Result<(), DriverFault> {
+        let DeviceDesc { addr, len, .. } = table;
+        if !self.indirect {
+            return Err(DriverFault::IndirectNotNegotiated);
+        }
+        let bad = DriverFault::BadTable { addr, len };
+        if len == 0 || !len.is_multiple_of(16) {
+            return Err(bad);
+        }
+        chain.indirect = true;
+        let count = len / 16;
+        let (memory, offset) = tables.table(addr, len).ok_or(bad)?;
+        let (mut index, mut steps) = (0u16, 0u32);
+        loop {
+            if u32::from(index) >= count {
+                return Err(DriverFault::IndexRange { index, size: count });
+            }
+            let at = offset.saturating_add(usize::from(index).saturating_mul(16));
+            let cell = Pairs64::new(&memory, at, 1).map_err(|_| bad)?;
+            let (desc, flags, next) = self.decode(cell.load(0, Relaxed));
+            if flags & DESC_F_INDIRECT != 0 {
+                return Err(DriverFault::NestedIndirect);
+            }
+            self.append(chain, desc)?;
+            steps = steps.wrapping_add(1);
+            if flags & DESC_F_NEXT == 0 {
+                return Ok(());
+            }
+            if steps >= count {
+                return Err(DriverFault::ChainTooLong);
+            }
+            index = next;
+        }
+    }
+
+    fn append(&self, chain: &mut DeviceChain, desc: DeviceDesc) -> core::result::Result<(), DriverFault> {
+        if chain.descs.len() >= usize::from(self.size) {
+            return Err(DriverFault::ChainTooLong);
+        }
+        if !desc.writable && chain.descs.last().is_some_and(|last| last.writable) {
+            return Err(DriverFault::ReadableAfterWritable);
+        }
+        chain.descs.push(desc);
+        let total: u64 = chain.descs.iter().map(|desc| u64::from(desc.len)).sum();
+        if total > 1 << 32 { Err(DriverFault::TooManyBytes) } else { Ok(()) }
+    }
+
+    fn decode(&self, (addr, rest): (u64, u64)) -> (DeviceDesc, u16, u16) {
+        let (addr, rest) = (self.order.u64(addr), self.order.u64(rest));
+        let (len, flags, next) = match self.order {
+            ByteOrder::Little => (rest as u32, (rest >> 32) as u16, (rest >> 48) as u16),
+            ByteOrder::Big => ((rest >> 32) as u32, (rest >> 16) as u16, rest as u16),
+        };
+        (DeviceDesc { addr, len, writable: flags & DESC_F_WRITE != 0 }, flags, next)
+    }
+
+    /// Writes a used element, for the driver to see with the next [`DeviceRing::publish_used`] (§2.7.8).
+    pub fn push_used(&mut self, head: u16, len: u32) {
+        let element = (self.order.u32(head.into()), self.order.u32(len));
+        // Relaxed: the release of `used.idx` orders it.
+        self.used_ring.store(usize::from(self.next_used), element, Relaxed);
+        self.next_used = self.next_used.wrapping_add(1);
+    }
+
+    /// Shows all used elements to the driver, and answers whether it wants a notification (§2.7.7.2).
+    pub fn publish_used(&mut self) -> bool {
+        let (old, new) = (self.published, self.next_used);
+        if old == new {
+            return false;
+        }
+        // Release: elements and payload before `idx`; pairs with the driver's acquire of it (§2.7.8.2).
+        self.used_idx.store(0, self.order.u16(new), Release);
+        self.published = new;
+        // Full fence: our store of `idx` against our load of the driver's wish; pairs with the fence between the
+        // driver's wish and its look at `idx` (`Split::arm`).
+        mb();
+        if self.event_idx {
+            suppress::passes_event(self.order.u16(self.used_event.load(0, Relaxed)), new, old)
+        } else {
+            self.order.u16(self.avail_flags.load(0, Relaxed)) & NO_INTERRUPT == 0
+        }
+    }
+
+    /// Asks for a notification of the next available buffer, and answers whether one is there already
+    /// (§2.7.10.2).
+    pub fn enable_notifications(&mut self) -> core::result::Result<bool, DriverFault> {
+        if self.event_idx {
+            self.avail_event.store(0, self.order.u16(self.taken), Relaxed);
+        } else {
+            self.used_flags.store(0, 0, Relaxed);
+        }
+        // Full fence: our store of the wish against our load of `avail.idx`; pairs with the one in the driver's
+        // `Split::publish`.
+        mb();
+        Ok(self.available()? != 0)
+    }
+
+    /// Tells the driver that no notifications are needed.
+    pub fn disable_notifications(&mut self) {
+        if self.event_idx {
+            self.avail_event.store(0, self.order.u16(suppress::far_event(self.taken)), Relaxed);
+        } else {
+            self.used_flags.store(0, self.order.u16(NO_NOTIFY), Relaxed);
+        }
+    }
+}
