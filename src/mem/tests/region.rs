@@ -291,6 +291,7 @@ fn e6_no_free_descriptor_is_a_typed_error_that_leaks_nothing() {
 }
 
 #[test]
+#[cfg_attr(any(asan, tsan), ignore = "the sanitizer's own memory is beyond any such limit")]
 fn e4_an_address_space_limit_is_a_typed_error_that_leaks_nothing() {
     if !in_child("mem::tests::region::e4_an_address_space_limit_is_a_typed_error_that_leaks_nothing") {
         return;
