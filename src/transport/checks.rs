@@ -4,10 +4,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::QueueSetup;
 use crate::features::Features;
+use crate::spec::split::{Layout, MAX_SIZE};
 use crate::{Error, Result};
-
-/// Largest queue size there is (VIRTIO 1.4 §2.7, §2.8.10.1).
-pub(super) const MAX_QUEUE_SIZE: u16 = 1 << 15;
 
 /// Takes a lock. What a transport keeps behind one is consistent after each statement, so a panic of another
 /// thread spoils nothing.
@@ -31,7 +29,7 @@ pub(super) fn check_features(accepted: Features, supported: Features) -> Result<
 /// Largest usable size of a queue whose device said `size` (fault C7): at most 32768 and, in a split ring, a
 /// power of two. `None` for 0.
 pub(super) fn usable_size(size: u32, packed: bool) -> Option<u16> {
-    let size = u16::try_from(size).unwrap_or(MAX_QUEUE_SIZE).min(MAX_QUEUE_SIZE);
+    let size = u16::try_from(size).unwrap_or(MAX_SIZE).min(MAX_SIZE);
     match (size, packed) {
         (0, _) => None,
         (size, true) => Some(size),
@@ -68,22 +66,14 @@ pub(super) fn legacy_page(setup: &QueueSetup, align: u32) -> Result<u32> {
         what: "the areas of a legacy queue lie in one piece: descriptors, driver area, then the device area \
                at the next multiple of the alignment",
     };
+    let layout = Layout::legacy(setup.size, align as usize).ok_or(misplaced.clone())?;
+    let after = |offset: usize| setup.descriptor_area.checked_add(offset as u64);
+    let end = after(layout.len).ok_or(misplaced.clone())?;
     let align = u64::from(align);
-    let size = u64::from(setup.size);
-    // 16 bits of size: none of the three lengths comes near 64 bits.
-    let (table, available, used) = (
-        size.saturating_mul(16),
-        size.saturating_mul(2).saturating_add(6),
-        size.saturating_mul(8).saturating_add(6),
-    );
-    let driver = setup.descriptor_area.checked_add(table);
-    let device = driver.and_then(|a| a.checked_add(available)?.checked_next_multiple_of(align));
-    let end = device.and_then(|a| a.checked_add(used));
-    let (Some(driver), Some(device), Some(end)) = (driver, device, end) else { return Err(misplaced) };
-    if driver != setup.driver_area || device != setup.device_area {
-        return Err(misplaced);
-    }
-    if !setup.descriptor_area.is_multiple_of(align) {
+    if after(layout.avail) != Some(setup.driver_area)
+        || after(layout.used) != Some(setup.device_area)
+        || !setup.descriptor_area.is_multiple_of(align)
+    {
         return Err(misplaced);
     }
     let page = setup.descriptor_area.checked_div(align).ok_or(misplaced)?;
