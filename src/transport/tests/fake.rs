@@ -77,8 +77,10 @@ pub(super) struct FakeDevice {
     pub(super) unmasked: u32,
     pub(super) shm: (u64, u64),
     pub(super) pci_config: Vec<u8>,
-    /// Reads of removed memory: 0 as measured for BARs of memory, all ones for the rest.
     pub(super) removed: bool,
+    /// What registers of a removed device read: 0 as was measured for memory BARs, or all ones; PCI
+    /// configuration space and I/O BARs read all ones in any case.
+    pub(super) removed_reads: u32,
     pub(super) log: Vec<Access>,
     pub(super) lies: BTreeMap<(Place, u64), Lie>,
     sel_device: u32,
@@ -112,6 +114,7 @@ impl Fake {
             shm: (u64::MAX, u64::MAX),
             pci_config: pci_config(0x1001, &standard_caps()),
             removed: false,
+            removed_reads: 0,
             log: Vec::new(),
             lies: BTreeMap::new(),
             sel_device: 0,
@@ -371,7 +374,8 @@ impl Space {
         let mut device = self.device.get();
         device.log.push(Access { place: self.place, offset, width, wrote: None });
         if device.removed {
-            return Ok(if self.place == Place::Modern { 0 } else { u32::MAX });
+            let ones = matches!(self.place, Place::PciConfig | Place::Legacy);
+            return Ok(if ones { u32::MAX } else { device.removed_reads });
         }
         if let Some(mut lie) = device.lies.remove(&(self.place, offset)) {
             let value = lie(&mut device);
@@ -472,7 +476,7 @@ impl PciFunction for FakeFunction {
     }
 
     fn bar(&self, index: u8) -> Result<Option<Bar>> {
-        Ok(self.bars.get(usize::from(index)).cloned().flatten())
+        Ok(self.bars[usize::from(index)].clone())
     }
 
     fn msix_vectors(&self) -> u16 {
