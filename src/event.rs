@@ -39,7 +39,7 @@ impl EventFd {
     /// Takes the signals away; answers whether there were any. Never blocks, even where the peer that shares
     /// the descriptor cleared O_NONBLOCK (faults V20): it asks poll first.
     pub fn drain(&self) -> Result<bool> {
-        if !self.ready(Duration::ZERO)? {
+        if !readable(self, Duration::ZERO)? {
             return Ok(false);
         }
         let mut count = [0u8; 8];
@@ -52,25 +52,33 @@ impl EventFd {
 
     /// Waits until it is signalled, at most until `deadline`; leaves the signal there. `false` at the deadline.
     pub fn wait(&self, deadline: Deadline) -> Result<bool> {
-        loop {
-            let left = deadline.left();
-            if self.ready(left.unwrap_or(Duration::from_secs(3600)))? {
-                return Ok(true);
-            }
-            if deadline.passed() {
-                return Ok(false);
-            }
+        wait_readable(self, deadline)
+    }
+}
+
+/// Waits until a descriptor is readable, at most until `deadline`; `false` then.
+pub fn wait_readable(fd: &impl AsFd, deadline: Deadline) -> Result<bool> {
+    loop {
+        if readable(fd, deadline.left().unwrap_or(LONGEST_POLL))? {
+            return Ok(true);
+        }
+        if deadline.passed() {
+            return Ok(false);
         }
     }
+}
 
-    fn ready(&self, limit: Duration) -> Result<bool> {
-        let limit =
-            Timespec { tv_sec: limit.as_secs().min(3600) as i64, tv_nsec: limit.subsec_nanos().into() };
-        match poll(&mut [PollFd::new(&*self.0, PollFlags::IN)], Some(&limit)) {
-            Ok(n) => Ok(n > 0),
-            Err(Errno::INTR) => Ok(false),
-            Err(e) => Err(Error::os("wait for an event", e)),
-        }
+/// One poll lasts no longer; the loop around it starts another.
+const LONGEST_POLL: Duration = Duration::from_secs(3600);
+
+fn readable(fd: &impl AsFd, limit: Duration) -> Result<bool> {
+    let limit = limit.min(LONGEST_POLL);
+    let limit = Timespec { tv_sec: limit.as_secs() as i64, tv_nsec: limit.subsec_nanos().into() };
+    match poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&limit)) {
+        Ok(n) => Ok(n > 0),
+        // A signal came: the caller's loop looks at its deadline and comes back.
+        Err(Errno::INTR) => Ok(false),
+        Err(e) => Err(Error::os("wait for an event", e)),
     }
 }
 

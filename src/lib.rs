@@ -14,6 +14,8 @@ pub mod spec;
 pub mod sync;
 
 #[cfg(feature = "std")]
+pub mod address;
+#[cfg(feature = "std")]
 pub mod bus;
 #[cfg(feature = "std")]
 pub mod device;

@@ -1,25 +1,28 @@
 //! The crate's own ring.
 
-use crate::driver::{Buffers, DATA_BYTES, HEADER_BYTES, Request, RingDriver, STATUS_BYTES};
+use crate::driver::{Buffers, DATA_BYTES, HEADER_BYTES, Request, RingDriver, SLOTS, STATUS_BYTES};
 use crate::heap::{HeapUse, heap_use};
 use crate::raw::{RingAreas, leak_pages};
 use std::hint::black_box;
 use std::ptr::NonNull;
-use virtio::{Error, Result};
+use std::sync::Arc;
 use virtio::mem::cell::RingMemory;
+use virtio::mem::dma::SoftDma;
 use virtio::mem::lease::{Lease, RawRange};
+use virtio::mem::pool::{DmaBuf, DmaPool};
+use virtio::mem::quarantine::StoppedProof;
+use virtio::mem::space::DmaSpace;
 use virtio::queue::{Areas, Completion, Ring, RingConfig};
+use virtio::{Error, Result};
 
 /// Where the ring's buffers come from, and where they go when it gives them back.
 pub trait Source: Send {
     /// What the ring holds in flight.
     type Buf: Lease + Send;
-    /// [`HEADER_BYTES`] for the device to read.
-    fn header(&mut self, request: &Request) -> Self::Buf;
-    /// [`DATA_BYTES`].
-    fn data(&mut self, request: &Request) -> Self::Buf;
-    /// [`STATUS_BYTES`] for the device to write.
-    fn status(&mut self, request: &Request) -> Self::Buf;
+    /// [`DATA_BYTES`] for the device to read.
+    fn one(&mut self, request: &Request) -> Self::Buf;
+    /// [`HEADER_BYTES`] for the device to read, [`DATA_BYTES`] and [`STATUS_BYTES`] for it to write.
+    fn three(&mut self, request: &Request) -> [Self::Buf; 3];
     /// Takes the buffers of a chain back.
     fn take_back(&mut self, completion: Completion<'_, Self::Buf>);
 }
@@ -37,23 +40,85 @@ impl Source for Raw {
     type Buf = RawRange;
 
     #[inline(always)]
-    fn header(&mut self, r: &Request) -> RawRange {
-        range(r.header, HEADER_BYTES)
-    }
-
-    #[inline(always)]
-    fn data(&mut self, r: &Request) -> RawRange {
+    fn one(&mut self, r: &Request) -> RawRange {
         range(r.data, DATA_BYTES)
     }
 
     #[inline(always)]
-    fn status(&mut self, r: &Request) -> RawRange {
-        range(r.status, STATUS_BYTES)
+    fn three(&mut self, r: &Request) -> [RawRange; 3] {
+        [range(r.header, HEADER_BYTES), range(r.data, DATA_BYTES), range(r.status, STATUS_BYTES)]
     }
 
     #[inline(always)]
     fn take_back(&mut self, completion: Completion<'_, RawRange>) {
         black_box((completion.token(), completion.written()));
+    }
+}
+
+/// Owned buffers from pools: the safe path. They move into the ring and back; none is taken from its pool, or
+/// given back to it, while the clock runs.
+#[derive(Debug)]
+pub struct Owned {
+    ones: Vec<DmaBuf>,
+    /// Header, data, status, and so on: the last three are the next request's.
+    threes: Vec<DmaBuf>,
+    /// Lets the pools' memory go at the end: no device ever had it.
+    space: DmaSpace,
+}
+
+impl Owned {
+    /// As many buffers of each kind as requests may be in flight.
+    ///
+    /// # Errors
+    /// As [`DmaPool::new`].
+    pub fn new() -> Result<Self> {
+        let space = DmaSpace::new(Arc::new(SoftDma::new()));
+        let pool = |bytes: u32| DmaPool::new(&space, SLOTS as u32, bytes);
+        let (ones, headers) = (pool(DATA_BYTES)?, pool(HEADER_BYTES)?);
+        let (data, statuses) = (pool(DATA_BYTES)?, pool(STATUS_BYTES)?);
+        let mut threes = Vec::with_capacity(3 * SLOTS);
+        for _ in 0..SLOTS {
+            threes.extend([headers.take()?, data.take()?, statuses.take()?]);
+        }
+        let ones = (0..SLOTS).map(|_| ones.take()).collect::<Result<_>>()?;
+        Ok(Self { ones, threes, space })
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        // SAFETY: the device end of these benches touches no payload.
+        let proof = unsafe { StoppedProof::assume_stopped(&self.space) };
+        self.space.close(&proof).expect("a software mapper unmaps what it mapped");
+    }
+}
+
+const ENOUGH: &str = "the harness has no more requests in flight than there are buffers";
+
+impl Source for Owned {
+    type Buf = DmaBuf;
+
+    #[inline(always)]
+    fn one(&mut self, _: &Request) -> DmaBuf {
+        self.ones.pop().expect(ENOUGH)
+    }
+
+    #[inline(always)]
+    fn three(&mut self, _: &Request) -> [DmaBuf; 3] {
+        let (status, data, header) = (self.threes.pop(), self.threes.pop(), self.threes.pop());
+        [header.expect(ENOUGH), data.expect(ENOUGH), status.expect(ENOUGH)]
+    }
+
+    #[inline(always)]
+    fn take_back(&mut self, mut completion: Completion<'_, DmaBuf>) {
+        black_box((completion.token(), completion.written()));
+        if completion.len() == 1 {
+            self.ones.extend(completion.next());
+        } else {
+            self.threes.extend(completion.next());
+            self.threes.extend(completion.next());
+            self.threes.extend(completion.next());
+        }
     }
 }
 
@@ -107,14 +172,14 @@ impl<S: Source> RingDriver for Ours<S> {
 
     #[inline(always)]
     fn add1(&mut self, r: &Request) {
-        let data = self.source.data(r);
+        let data = self.source.one(r);
         let token = self.ring.add([data], []);
         black_box(token.map_err(Error::from).expect("the harness adds only what fits"));
     }
 
     #[inline(always)]
     fn add3(&mut self, r: &Request) {
-        let (header, data, status) = (self.source.header(r), self.source.data(r), self.source.status(r));
+        let [header, data, status] = self.source.three(r);
         let token = self.ring.add([header], [data, status]);
         black_box(token.map_err(Error::from).expect("the harness adds only what fits"));
     }

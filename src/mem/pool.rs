@@ -1,10 +1,13 @@
 //! Buffers of one size, and the leases on them that go into a ring.
 #![expect(unsafe_code, reason = "promises that a lease's memory outlives it")]
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use super::lease::Lease;
 use super::mapping::{base_page_size, bytes};
@@ -47,7 +50,24 @@ struct Inner {
     addr: u64,
     stride: u32,
     count: u32,
+    /// One for each slot; what a lease points to.
+    records: Box<[Record]>,
 }
+
+/// What is known of a slot, in one place, so that a lease can be a single pointer.
+struct Record {
+    addr: u64,
+    /// The pool, whose allocation this record is part of.
+    pool: *const Inner,
+    index: u32,
+    /// Written by the slot's lease only; an atomic, because a lease may travel between threads.
+    len: AtomicU32,
+}
+
+// SAFETY: `pool` is only followed by a `DmaBuf`, which keeps the pool alive; everything else is `Send`.
+unsafe impl Send for Record {}
+// SAFETY: as above: everything else is `Sync`.
+unsafe impl Sync for Record {}
 
 impl DmaPool {
     /// A pool of `count` buffers of `stride` bytes, zeroed. It begins at a page where `stride` divides a page
@@ -79,7 +99,16 @@ impl DmaPool {
             }
         };
         let addr = chunk.device_addr();
-        Ok(Self(Arc::new(Inner { slots: Slots::new(count), chunk, addr, stride, count })))
+        Ok(Self(Arc::new_cyclic(|weak| {
+            let record = |index: u32| Record {
+                addr: addr.wrapping_add(u64::from(index).wrapping_mul(u64::from(stride))),
+                pool: weak.as_ptr(),
+                index,
+                len: AtomicU32::new(stride),
+            };
+            let records = (0..count).map(record).collect();
+            Inner { slots: Slots::new(count), chunk, addr, stride, count, records }
+        })))
     }
 
     /// Number of buffers.
@@ -101,7 +130,7 @@ impl DmaPool {
     #[inline]
     pub fn take(&self) -> Result<DmaBuf> {
         match self.0.slots.take() {
-            Some(index) => Ok(self.lease(index)),
+            Some(index) => self.lease(index),
             None => Err(Error::MemoryLimit {
                 needed: u64::from(self.0.stride),
                 have: 0,
@@ -113,7 +142,7 @@ impl DmaPool {
     /// Takes buffer number `index`. [`Error::Misuse`] where it is taken or the pool has no such buffer.
     pub fn slot(&self, index: u32) -> Result<DmaBuf> {
         if self.0.slots.take_at(index) {
-            return Ok(self.lease(index));
+            return self.lease(index);
         }
         Err(Error::Misuse {
             what: match index < self.0.count {
@@ -123,8 +152,14 @@ impl DmaPool {
         })
     }
 
-    fn lease(&self, index: u32) -> DmaBuf {
-        DmaBuf { pool: Arc::clone(&self.0), index, len: self.0.stride }
+    /// The lease on a slot that was just taken.
+    fn lease(&self, index: u32) -> Result<DmaBuf> {
+        let none = Error::Misuse { what: "the pool has no buffer of this number" };
+        let record = self.0.records.get(index as usize).ok_or(none)?;
+        record.len.store(self.0.stride, Ordering::Relaxed);
+        // The count that the lease holds; its drop takes it back.
+        let _ = Arc::into_raw(Arc::clone(&self.0));
+        Ok(DmaBuf(NonNull::from(record)))
     }
 
     /// The memory of all buffers, taken or not: buffer `i` begins at byte `i * stride`. What it holds of a
@@ -152,15 +187,29 @@ impl fmt::Debug for DmaPool {
 
 /// A buffer of a pool, taken: it goes back when it is dropped, and keeps the pool's memory until then.
 ///
-/// Sixteen bytes on a 64-bit machine; moving it, into a ring and out again, costs no atomic. A ring that it is
-/// given to owns it until the device returns it, so that no safe call reaches `len` meanwhile.
-pub struct DmaBuf {
-    pool: Arc<Inner>,
-    index: u32,
-    len: u32,
-}
+/// One pointer; moving it, into a ring and out again, costs no atomic. A ring that it is given to owns it until
+/// the device returns it, so that no safe call reaches it meanwhile.
+pub struct DmaBuf(NonNull<Record>);
+
+// SAFETY: the record is reached through atomics and immutable fields, and the pool behind it is `Send + Sync`.
+unsafe impl Send for DmaBuf {}
+// SAFETY: as above; `&DmaBuf` changes nothing but payload, by copies that races cannot make unsound.
+unsafe impl Sync for DmaBuf {}
 
 impl DmaBuf {
+    #[inline(always)]
+    fn record(&self) -> &Record {
+        // SAFETY: the record is part of the pool, which lives as long as the count that this lease holds.
+        unsafe { self.0.as_ref() }
+    }
+
+    #[inline(always)]
+    fn inner(&self) -> &Inner {
+        // SAFETY: the pointer is that of the pool's `Arc`, whose value was complete before a lease was made, and
+        // which lives as long as the count that this lease holds.
+        unsafe { &*self.record().pool }
+    }
+
     /// A whole chunk as one buffer. [`Error::Misuse`] where it is longer than a descriptor can say (2^32 − 1
     /// bytes).
     pub fn whole(chunk: DmaChunk) -> Result<Self> {
@@ -171,127 +220,135 @@ impl DmaBuf {
     }
 
     /// Length in bytes that a ring will give to the device.
-    #[inline]
+    #[inline(always)]
     pub fn len(&self) -> u32 {
-        self.len
+        // Relaxed: only the lease itself writes it, and it moves between threads with what orders that.
+        self.record().len.load(Ordering::Relaxed)
     }
 
     /// Whether the length was set to nothing.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len() == 0
     }
 
     /// Bytes that it has room for: the most that its length can be.
     pub fn capacity(&self) -> u32 {
-        self.pool.stride
+        self.inner().stride
     }
 
     /// Number of the buffer in its pool.
     pub fn index(&self) -> u32 {
-        self.index
+        self.record().index
     }
 
     /// Address of the first byte as the device knows it.
     #[inline]
     pub fn device_addr(&self) -> u64 {
-        self.pool.addr.wrapping_add(u64::from(self.index).wrapping_mul(u64::from(self.pool.stride)))
+        self.record().addr
     }
 
     /// Address of the first byte in this process; see [`DmaRegion::as_ptr`].
     pub fn as_ptr(&self) -> *mut u8 {
-        self.pool.chunk.as_ptr().wrapping_add(self.start())
+        self.inner().chunk.as_ptr().wrapping_add(self.start())
     }
 
     /// The region that it lies in.
     pub fn region(&self) -> &Arc<DmaRegion> {
-        self.pool.chunk.region()
+        self.inner().chunk.region()
     }
 
     /// The pool that it belongs to.
     pub fn pool(&self) -> DmaPool {
-        DmaPool(Arc::clone(&self.pool))
+        let pool = self.record().pool;
+        // SAFETY: a pointer of the pool's `Arc`, alive by the count that this lease holds.
+        unsafe { Arc::increment_strong_count(pool) };
+        // SAFETY: the count that was just added is the new handle's.
+        DmaPool(unsafe { Arc::from_raw(pool) })
     }
 
     /// [`DmaSpace::id`] of the space that it comes from: only that space's device can reach it.
     #[inline]
     pub fn space_id(&self) -> u64 {
-        self.pool.chunk.space_id()
+        self.inner().chunk.space_id()
     }
 
     /// Sets the length. [`Error::OutOfBounds`] above the capacity.
     #[inline]
     pub fn set_len(&mut self, len: u32) -> Result<()> {
-        if len > self.pool.stride {
-            let size = u64::from(self.pool.stride);
+        if len > self.inner().stride {
+            let size = u64::from(self.inner().stride);
             return Err(Error::OutOfBounds { offset: 0, len: u64::from(len), size });
         }
-        self.len = len;
+        self.record().len.store(len, Ordering::Relaxed);
         Ok(())
     }
 
     /// Makes it at most `len` bytes long.
     pub fn truncate(&mut self, len: u32) {
-        self.len = self.len.min(len);
+        self.record().len.store(self.len().min(len), Ordering::Relaxed);
     }
 
     /// Where it begins in its pool. Cannot overflow: the pool lies in memory.
     #[inline]
     fn start(&self) -> usize {
-        (self.index as usize).wrapping_mul(self.pool.stride as usize)
+        (self.index() as usize).wrapping_mul(self.inner().stride as usize)
     }
 
     /// Copies from `offset` on into `to`. [`Error::OutOfBounds`] beyond the length.
     #[inline]
     pub fn read(&self, offset: usize, to: &mut [u8]) -> Result<()> {
-        within(offset, to.len(), self.len as usize)?;
-        self.pool.chunk.read(self.start().wrapping_add(offset), to)
+        within(offset, to.len(), self.len() as usize)?;
+        self.inner().chunk.read(self.start().wrapping_add(offset), to)
     }
 
     /// Copies `from` to `offset`. [`Error::OutOfBounds`] beyond the length; then nothing is written.
     #[inline]
     pub fn write(&self, offset: usize, from: &[u8]) -> Result<()> {
-        within(offset, from.len(), self.len as usize)?;
-        self.pool.chunk.write(self.start().wrapping_add(offset), from)
+        within(offset, from.len(), self.len() as usize)?;
+        self.inner().chunk.write(self.start().wrapping_add(offset), from)
     }
 
     /// Sets all its bytes, to its length, to `value`.
     pub fn fill(&self, value: u8) -> Result<()> {
-        self.pool.chunk.fill(self.start(), self.len as usize, value)
+        self.inner().chunk.fill(self.start(), self.len() as usize, value)
     }
 
     /// A copy of its bytes, to its length.
     pub fn to_vec(&self) -> Result<Vec<u8>> {
-        let mut bytes = vec![0; self.len as usize];
+        let mut bytes = vec![0; self.len() as usize];
         self.read(0, &mut bytes)?;
         Ok(bytes)
     }
 }
 
-// SAFETY: the slot is this value's until it is dropped, and `pool` holds the chunk, which holds the region, so
+// SAFETY: the slot is this value's until it is dropped, and the pool holds the chunk, which holds the region, so
 // that the memory is neither unmapped from this process nor given out again. The region leaves the device's
 // reach only by `DmaSpace::close`, for a device that was proven to have stopped. Address and length change
 // through `&mut` alone, which a ring that owns the value does not give out.
 unsafe impl Lease for DmaBuf {
-    #[inline]
+    #[inline(always)]
     fn device_addr(&self) -> u64 {
         DmaBuf::device_addr(self)
     }
 
-    #[inline]
+    #[inline(always)]
     fn len(&self) -> u32 {
-        self.len
+        DmaBuf::len(self)
     }
 }
 
 impl Drop for DmaBuf {
     #[inline]
     fn drop(&mut self) {
-        self.pool.slots.give(self.index);
+        let Record { pool, index, .. } = *self.record();
+        self.inner().slots.give(index);
+        // SAFETY: the count that `DmaPool::lease` left for this lease, which is not used after this.
+        unsafe { Arc::decrement_strong_count(pool) };
     }
 }
 
 impl fmt::Debug for DmaBuf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "DmaBuf({:#x}+{:#x})", self.device_addr(), self.len)
+        write!(f, "DmaBuf({:#x}+{:#x})", self.device_addr(), self.len())
     }
 }

@@ -1,10 +1,12 @@
 //! Adding a chain in one call: the hot path, for chains whose number of buffers is known to the compiler.
 
 use super::indirect::{SMALL, Table};
+use super::inflight::Place;
 use super::split::{Desc, write_desc};
 use super::{Ring, Token};
 use crate::Error;
 use crate::error::ChainFault;
+use crate::mem::cell::Pairs64View;
 use crate::mem::lease::Lease;
 use crate::spec::ByteOrder;
 use crate::spec::split::DESC_F_WRITE;
@@ -136,22 +138,14 @@ impl<B: Lease> Ring<B> {
     ) -> Token {
         let head = self.inflight.first_free();
         let (table, places) = (self.split.table(), self.inflight.places());
-        let (mut at, mut tail, mut left) = (head, head, chain.parts);
-        let mut put = |buf: B, flags: u16| {
-            left = left.wrapping_sub(1);
-            if let Some(place) = places.get_mut(at as usize) {
-                let (desc, next) = (Desc { addr: buf.device_addr(), len: buf.len(), flags }, place.next);
-                write_desc(table, order, at as usize, desc, (left != 0).then_some(next as u16));
-                place.buf = Some(buf);
-                (tail, at) = (at, next);
-            }
-        };
+        let mut fill = Fill { table, order, places, at: head, tail: head, left: chain.parts };
         for buf in readable {
-            put(buf, 0);
+            fill.put(buf, 0);
         }
         for buf in writable {
-            put(buf, DESC_F_WRITE);
+            fill.put(buf, DESC_F_WRITE);
         }
+        let (at, tail) = (fill.at, fill.tail);
         self.inflight.took(chain.parts, at);
         self.make_available(order, head, tail, chain.parts, chain.writable)
     }
@@ -198,6 +192,33 @@ impl<B: Lease> Ring<B> {
         if let Some(tables) = &self.tables {
             let len = u32::from(parts).wrapping_mul(16);
             self.split.write_indirect(head, tables.device_addr(table), len);
+        }
+    }
+}
+
+/// A chain on its way into the ring's table. A type, and no closure, because its one method must be inlined.
+struct Fill<'a, B> {
+    table: Pairs64View<'a>,
+    order: ByteOrder,
+    places: &'a mut [Place<B>],
+    /// The free place to fill next, and the one filled last.
+    at: u32,
+    tail: u32,
+    /// Parts that are to come.
+    left: u16,
+}
+
+impl<B: Lease> Fill<'_, B> {
+    #[inline(always)]
+    fn put(&mut self, buf: B, flags: u16) {
+        self.left = self.left.wrapping_sub(1);
+        if let Some(place) = self.places.get_mut(self.at as usize) {
+            let (desc, next) = (Desc { addr: buf.device_addr(), len: buf.len(), flags }, place.next);
+            let more = (self.left != 0).then_some(next as u16);
+            write_desc(self.table, self.order, self.at as usize, desc, more);
+            // A free place is empty; saying so spares the look whether something is to be dropped.
+            core::mem::forget(place.buf.replace(buf));
+            (self.tail, self.at) = (self.at, next);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What the device has used.
 
 use super::Token;
-use super::indirect::Tables;
+use super::indirect::{SMALL, Tables};
 use super::inflight::InFlight;
 
 /// A used buffer: a chain that the device gave back (VIRTIO 1.4 §2.7.14).
@@ -50,7 +50,7 @@ impl<B> Completion<'_, B> {
 impl<B> Iterator for Completion<'_, B> {
     type Item = B;
 
-    #[inline]
+    #[inline(always)]
     fn next(&mut self) -> Option<B> {
         self.left = self.left.checked_sub(1)?;
         self.inflight.take_buf(&mut self.at)
@@ -66,24 +66,29 @@ impl<B> ExactSizeIterator for Completion<'_, B> {}
 impl<B> Drop for Completion<'_, B> {
     #[inline(always)]
     fn drop(&mut self) {
-        if core::mem::needs_drop::<B>() {
-            self.by_ref().for_each(drop);
+        // What is rare is done elsewhere, by value, so that a completion need not lie in memory.
+        if core::mem::needs_drop::<B>() && self.left != 0 {
+            drop_rest(self.inflight, self.at, self.left);
         }
-        if self.inflight.in_table(self.tail) {
-            self.free_table();
+        if self.inflight.in_table(self.tail) && self.parts > SMALL {
+            give_back_table(self.tables.as_deref_mut(), self.head);
         }
         self.inflight.give_back(self.head, self.tail, self.parts);
     }
 }
 
-impl<B> Completion<'_, B> {
-    /// Only a chain with more parts than a slot's table holds can have one of the pool.
-    #[inline]
-    fn free_table(&mut self) {
-        if self.parts > super::indirect::SMALL
-            && let Some(tables) = &mut self.tables
-        {
-            tables.give_back(self.head);
-        }
+/// Drops the `left` buffers from `at` on.
+#[inline(never)]
+fn drop_rest<B>(inflight: &mut InFlight<B>, mut at: u32, left: u16) {
+    for _ in 0..left {
+        drop(inflight.take_buf(&mut at));
+    }
+}
+
+/// Only a chain with more parts than a slot's table holds can have one of the pool.
+#[cold]
+fn give_back_table(tables: Option<&mut Tables>, head: u32) {
+    if let Some(tables) = tables {
+        tables.give_back(head);
     }
 }

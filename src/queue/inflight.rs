@@ -163,7 +163,8 @@ impl<B> InFlight<B> {
     #[inline(always)]
     pub(super) fn put(&mut self, at: u32, buf: B) {
         if let Some(place) = self.places.get_mut(at as usize) {
-            place.buf = Some(buf);
+            // A free place is empty; saying so spares the look whether something is to be dropped.
+            core::mem::forget(place.buf.replace(buf));
         }
     }
 

@@ -7,10 +7,10 @@ use virtio_benches::cpu::{model, two_cores};
 use virtio_benches::driver::Buffers;
 use virtio_benches::floor::Floor;
 use virtio_benches::heap::Counting;
-use virtio_benches::ours::{Ours, Raw, hot_path_allocations, memory_beyond_the_ring};
+use virtio_benches::ours::{Ours, Owned, Raw, hot_path_allocations, memory_beyond_the_ring};
 use virtio_benches::peers::{VirtioDriver, VirtioDrivers};
 use virtio_benches::ping_pong::round_trip;
-use virtio_benches::report::{FLOOR, OURS, Run, VIRTIO_DRIVER};
+use virtio_benches::report::{FLOOR, OURS, OURS_SAFE, Run, VIRTIO_DRIVER};
 
 #[global_allocator]
 static HEAP: Counting = Counting;
@@ -48,6 +48,7 @@ fn contenders() -> Contenders {
         Box::new(Bench::new(VIRTIO_DRIVER, buffers(), driver)),
         Box::new(Bench::new("virtio-drivers 0.13.0", shared, drivers)),
         Box::new(Bench::new(OURS, buffers(), ours(QUEUE_SIZE))),
+        Box::new(Bench::new(OURS_SAFE, buffers(), owned(QUEUE_SIZE))),
     ]
 }
 
@@ -57,6 +58,11 @@ fn sized(size: u16) -> Contenders {
         Box::new(Bench::new(FLOOR, Buffers::allocate(), Floor::<false>::new(size))),
         Box::new(Bench::new(OURS, Buffers::allocate(), ours(size))),
     ]
+}
+
+fn owned(size: u16) -> Ours<Owned> {
+    let source = Owned::new().expect("memory for the buffers");
+    Ours::new(&RingConfig::new(0, size), source).expect("a size that a split ring has")
 }
 
 fn ours(size: u16) -> Ours<Raw> {
