@@ -364,6 +364,11 @@ impl<B: Lease> Ring<B> {
         }
     }
 
+    /// Tokens of all chains in flight, in no order.
+    pub fn tokens(&self) -> impl Iterator<Item = Token> + '_ {
+        self.inflight.live().filter_map(|at| self.inflight.chain(at)).map(|(_, token)| token)
+    }
+
     /// Number of descriptors.
     pub fn size(&self) -> u16 {
         self.size
