@@ -159,6 +159,13 @@ pub struct Added {
 pub const RING_ADDR: u64 = 0x10_0000;
 pub const TABLE_ADDR: u64 = 0x4000_0000;
 
+impl Drop for Rig {
+    /// What is in flight at the end of a test would be a leak.
+    fn drop(&mut self) {
+        let _ = self.ring.reset(&stopped(), |_, _| {});
+    }
+}
+
 /// Both ends of one ring.
 pub struct Rig {
     pub case: Case,
