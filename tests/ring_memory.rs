@@ -4,8 +4,8 @@
 
 mod ring_common;
 
-use ring_common::{Buf, Case, Ledger, RING_ADDR, TABLE_ADDR, memory_at, stopped};
-use virtio::queue::Ring;
+use ring_common::{Buf, Case, Ledger, RING_ADDR, Rig, TABLE_ADDR, memory_at, stopped};
+use virtio::queue::{Ring, SlotOrder};
 
 /// Makes a ring, gives the device one chain, drops the ring; answers whether ring memory and table memory live.
 fn drop_ring(indirect: bool, published: bool, reset: bool) -> (bool, bool) {
@@ -40,4 +40,22 @@ fn a_ring_dropped_with_chains_in_flight_frees_neither_ring_nor_tables() {
 fn a_ring_that_was_reset_frees_its_memory() {
     assert_eq!(drop_ring(true, true, true), (false, false));
     assert_eq!(drop_ring(false, true, true), (false, false));
+}
+
+/// §2.7.5.2: with IN_ORDER descriptors are used in ring order, starting from offset 0 in the table.
+#[test]
+fn ring_order_starts_from_descriptor_0_again_after_a_reset() {
+    for indirect in [false, true] {
+        let mut rig = Rig::new(Case { slots: SlotOrder::Ring, ..Case::new(indirect, false) });
+        for chain in rig.give(2) {
+            rig.device.push_used(chain.head, 0);
+        }
+        rig.device.publish_used();
+        while rig.take().unwrap().is_some() {}
+        rig.add(1, 0);
+        rig.ring.reset(&stopped(), |_, _| {}).unwrap();
+        rig.added.clear();
+        rig.new_device();
+        assert_eq!(rig.give(1)[0].head, 0);
+    }
 }
