@@ -1,7 +1,7 @@
 //! One virtqueue.
 
 use super::completion::Completion;
-use super::indirect::Tables;
+use super::indirect::{SMALL, Tables};
 use super::inflight::InFlight;
 use super::split::Split;
 use super::{Chain, Counters, Notification, RingConfig, Token};
@@ -126,7 +126,11 @@ impl<B: Lease> Ring<B> {
     #[inline(always)]
     pub fn has_room(&self, parts: u16) -> bool {
         if self.indirect && parts > 1 {
-            self.inflight.free() >= 1 && self.inflight.free_extra() >= u32::from(parts).wrapping_sub(1)
+            let table = parts <= SMALL || self.tables.as_ref().is_some_and(Tables::has_large);
+            table
+                && parts <= self.size
+                && self.inflight.free() >= 1
+                && self.inflight.free_extra() >= u32::from(parts).wrapping_sub(1)
         } else {
             self.inflight.free() >= u32::from(parts)
         }
@@ -418,6 +422,9 @@ impl<B: Lease> Drop for Ring<B> {
         if self.inflight.live().next().is_some() {
             self.inflight.forget();
             core::mem::forget(self.memory.clone());
+            // A device that reads its tables from memory that became something else would write through
+            // whatever it finds there.
+            core::mem::forget(self.tables.take());
         }
     }
 }
