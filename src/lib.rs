@@ -20,6 +20,8 @@ pub mod bus;
 #[cfg(feature = "std")]
 pub mod device;
 #[cfg(feature = "std")]
+pub mod drivers;
+#[cfg(feature = "std")]
 pub mod event;
 #[cfg(feature = "soft")]
 pub mod soft;
