@@ -413,6 +413,9 @@ impl<B: Lease> Drop for Ring<B> {
         if self.inflight.live().next().is_some() {
             self.inflight.forget();
             core::mem::forget(self.memory.clone());
+            // A device that reads its tables from memory that became something else would write through
+            // whatever it finds there.
+            core::mem::forget(self.tables.take());
         }
     }
 }

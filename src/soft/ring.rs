@@ -7,6 +7,7 @@
 use alloc::vec::Vec;
 
 use crate::Result;
+use crate::mem::barrier::Barrier;
 use crate::mem::cell::{Cells16, Pairs32, Pairs64, RingMemory};
 use crate::queue::suppress::{self, NO_INTERRUPT, NO_NOTIFY};
 use crate::queue::{Areas, RingConfig};
@@ -14,7 +15,6 @@ use crate::spec::ByteOrder;
 use crate::spec::split::{AVAIL_RING, DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE, USED_RING};
 use crate::spec::split::{avail_event, used_event};
 use crate::sync::Ordering::{Acquire, Relaxed, Release};
-use crate::sync::mb;
 
 /// A rule that the driver broke.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -76,7 +76,7 @@ pub struct DeviceDesc {
 }
 
 /// A chain that the driver made available.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct DeviceChain {
     /// The descriptor that heads it: the id to give it back with.
     pub head: u16,
@@ -123,6 +123,7 @@ pub type Area<'a> = (&'a RingMemory, usize);
 pub struct DeviceRing {
     size: u16,
     order: ByteOrder,
+    barrier: Barrier,
     event_idx: bool,
     indirect: bool,
     pub(super) table: Pairs64,
@@ -135,11 +136,15 @@ pub struct DeviceRing {
     pub(super) used_ring: Pairs32,
     pub(super) avail_event: Cells16,
     /// Available entries taken.
-    pub(super) taken: u16,
+    taken: u16,
+    /// `avail.idx` as last read and checked: entries up to here are taken without another look.
+    seen: u16,
     /// Used elements written.
-    pub(super) next_used: u16,
+    next_used: u16,
     /// What `used.idx` holds.
-    pub(super) published: u16,
+    published: u16,
+    /// The event index that keeps notifications away, while it is to do so.
+    parked: Option<u16>,
 }
 
 impl DeviceRing {
@@ -157,6 +162,7 @@ impl DeviceRing {
         Ok(Self {
             size: config.size,
             order: config.order,
+            barrier: config.barrier,
             event_idx: config.event_idx,
             indirect: config.indirect,
             table: Pairs64::new(descriptor.0, descriptor.1, n)?,
@@ -169,8 +175,10 @@ impl DeviceRing {
             used_ring: Pairs32::new(device.0, device.1.saturating_add(USED_RING), n)?,
             avail_event: field(device, avail_event(config.size))?,
             taken: 0,
+            seen: 0,
             next_used: 0,
             published: 0,
+            parked: None,
         })
     }
 
@@ -178,6 +186,16 @@ impl DeviceRing {
     pub fn beside(memory: &RingMemory, config: &RingConfig) -> Result<Self> {
         let areas = Areas::new(config.layout, config.size)?;
         Self::new((memory, areas.descriptor), (memory, areas.driver), (memory, areas.device), config)
+    }
+
+    /// Byte order.
+    pub fn order(&self) -> ByteOrder {
+        self.order
+    }
+
+    /// Number of the next used element, modulo 2^16.
+    pub fn next_used(&self) -> u16 {
+        self.next_used
     }
 
     /// Queue size.
@@ -189,6 +207,7 @@ impl DeviceRing {
     pub fn available(&self) -> core::result::Result<u16, DriverFault> {
         // Acquire: table and ring entries before `idx`; pairs with the driver's release of it (§2.7.13.3.1).
         let idx = self.order.u16(self.avail_idx.load(0, Acquire));
+        self.barrier.after_load();
         let span = suppress::span(self.taken, idx);
         if span > self.size {
             return Err(DriverFault::AvailIdxJump { span, size: self.size });
@@ -196,19 +215,42 @@ impl DeviceRing {
         Ok(span)
     }
 
-    /// Takes the next chain, or `None`. A faulty one is taken too: its head is lost, as a broken driver's is.
+    /// Takes the next chain, or `None`. Reads `avail.idx` only when everything seen before was taken. A faulty
+    /// chain is taken too: its head is lost, as a broken driver's is.
     pub fn pop(&mut self, tables: &impl Tables) -> core::result::Result<Option<DeviceChain>, DriverFault> {
-        if self.available()? == 0 {
-            return Ok(None);
-        }
-        let head = self.order.u16(self.avail_ring.load(usize::from(self.taken), Relaxed));
-        self.taken = self.taken.wrapping_add(1);
-        self.walk(head, tables).map(Some)
+        let mut chain = DeviceChain::default();
+        Ok(self.pop_into(tables, &mut chain)?.then_some(chain))
     }
 
-    fn walk(&self, head: u16, tables: &impl Tables) -> core::result::Result<DeviceChain, DriverFault> {
-        let mut chain = DeviceChain { head, indirect: false, descs: Vec::new() };
-        let (mut index, mut steps) = (head, 0u16);
+    /// As [`DeviceRing::pop`], into a chain whose memory is used again. Answers whether there was one.
+    pub fn pop_into(
+        &mut self,
+        tables: &impl Tables,
+        chain: &mut DeviceChain,
+    ) -> core::result::Result<bool, DriverFault> {
+        if self.seen == self.taken && self.look()? == 0 {
+            return Ok(false);
+        }
+        // Relaxed, as the table's: ordered by the acquire of `avail.idx`.
+        let head = self.order.u16(self.avail_ring.load(usize::from(self.taken), Relaxed));
+        self.taken = self.taken.wrapping_add(1);
+        (chain.head, chain.indirect) = (head, false);
+        chain.descs.clear();
+        self.walk(chain, tables)?;
+        Ok(true)
+    }
+
+    fn look(&mut self) -> core::result::Result<u16, DriverFault> {
+        let span = self.available()?;
+        self.seen = self.taken.wrapping_add(span);
+        if self.parked.is_some_and(|event| suppress::far_event_is_stale(event, self.taken)) {
+            self.park();
+        }
+        Ok(span)
+    }
+
+    fn walk(&self, chain: &mut DeviceChain, tables: &impl Tables) -> core::result::Result<(), DriverFault> {
+        let (mut index, mut steps) = (chain.head, 0u16);
         loop {
             if index >= self.size {
                 return Err(DriverFault::IndexRange { index, size: self.size.into() });
@@ -218,13 +260,13 @@ impl DeviceRing {
                 if flags & DESC_F_NEXT != 0 {
                     return Err(DriverFault::IndirectWithNext);
                 }
-                self.walk_table(&mut chain, desc, tables)?;
-                return Ok(chain);
+                // Normal descriptors may come before it, and its WRITE flag is ignored (§2.7.5.3.2).
+                return self.walk_table(chain, desc, tables);
             }
-            self.append(&mut chain, desc)?;
+            self.append(chain, desc)?;
             steps = steps.wrapping_add(1);
             if flags & DESC_F_NEXT == 0 {
-                return Ok(chain);
+                return Ok(());
             }
             if steps >= self.size {
                 return Err(DriverFault::ChainTooLong);
@@ -296,7 +338,12 @@ impl DeviceRing {
 
     /// Writes a used element, for the driver to see with the next [`DeviceRing::publish_used`] (§2.7.8).
     pub fn push_used(&mut self, head: u16, len: u32) {
-        let element = (self.order.u32(head.into()), self.order.u32(len));
+        self.push_element(head.into(), len);
+    }
+
+    /// With any id, as only a lying device has.
+    pub(super) fn push_element(&mut self, id: u32, len: u32) {
+        let element = (self.order.u32(id), self.order.u32(len));
         // Relaxed: the release of `used.idx` orders it.
         self.used_ring.store(usize::from(self.next_used), element, Relaxed);
         self.next_used = self.next_used.wrapping_add(1);
@@ -308,12 +355,13 @@ impl DeviceRing {
         if old == new {
             return false;
         }
+        self.barrier.before_store();
         // Release: elements and payload before `idx`; pairs with the driver's acquire of it (§2.7.8.2).
         self.used_idx.store(0, self.order.u16(new), Release);
         self.published = new;
         // Full fence: our store of `idx` against our load of the driver's wish; pairs with the fence between the
         // driver's wish and its look at `idx` (`Split::arm`).
-        mb();
+        self.barrier.full();
         if self.event_idx {
             suppress::passes_event(self.order.u16(self.used_event.load(0, Relaxed)), new, old)
         } else {
@@ -324,6 +372,7 @@ impl DeviceRing {
     /// Asks for a notification of the next available buffer, and answers whether one is there already
     /// (§2.7.10.2).
     pub fn enable_notifications(&mut self) -> core::result::Result<bool, DriverFault> {
+        self.parked = None;
         if self.event_idx {
             self.avail_event.store(0, self.order.u16(self.taken), Relaxed);
         } else {
@@ -331,16 +380,23 @@ impl DeviceRing {
         }
         // Full fence: our store of the wish against our load of `avail.idx`; pairs with the one in the driver's
         // `Split::publish`.
-        mb();
-        Ok(self.available()? != 0)
+        self.barrier.full();
+        Ok(self.look()? != 0)
     }
 
-    /// Tells the driver that no notifications are needed.
+    /// Tells the driver that no notifications are needed. It may send some all the same.
     pub fn disable_notifications(&mut self) {
         if self.event_idx {
-            self.avail_event.store(0, self.order.u16(suppress::far_event(self.taken)), Relaxed);
+            // `flags` stays 0 with EVENT_IDX (§2.7.10.2).
+            self.park();
         } else {
             self.used_flags.store(0, self.order.u16(NO_NOTIFY), Relaxed);
         }
+    }
+
+    fn park(&mut self) {
+        let event = suppress::far_event(self.taken);
+        self.parked = Some(event);
+        self.avail_event.store(0, self.order.u16(event), Relaxed);
     }
 }
