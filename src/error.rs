@@ -327,8 +327,13 @@ pub enum Error {
         got: u32,
     },
     /// The device went away or was reset while it had the request.
-    #[error("the device was reset or lost with the request in flight: it may or may not have been done")]
-    Indeterminate,
+    #[error(
+        "the device was reset or lost with request {token:#x} in flight: it may or may not have been done"
+    )]
+    Indeterminate {
+        /// The request's token, as a number.
+        token: u64,
+    },
     /// Memory that the device was not given.
     #[error("memory {addr:#x}+{len:#x} is not mapped for this device: take it from its pool")]
     NotMapped {
@@ -447,7 +452,7 @@ impl Error {
             Self::ConfigOutOfRange { .. } | Self::RegisterOutOfRange { .. } => ERANGE,
             Self::NotFound { .. } => ENOENT,
             Self::DeviceBusy { .. } => EBUSY,
-            Self::Indeterminate => EOWNERDEAD,
+            Self::Indeterminate { .. } => EOWNERDEAD,
             Self::NotMapped { .. } => EFAULT,
             Self::MemoryLimit { .. } => ENOMEM,
             Self::Disconnected { .. } => ECONNRESET,

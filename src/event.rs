@@ -1,6 +1,6 @@
 //! Events between a device and its driver, and deadlines.
 
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 use core::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -82,6 +82,24 @@ fn readable(fd: &impl AsFd, limit: Duration) -> Result<bool> {
     }
 }
 
+/// An event that its waiters may drop: whoever signals it keeps no descriptor open.
+#[derive(Debug, Clone)]
+pub struct WeakEventFd(Weak<OwnedFd>);
+
+impl WeakEventFd {
+    /// The event, while somebody still has it.
+    pub fn upgrade(&self) -> Option<EventFd> {
+        self.0.upgrade().map(EventFd)
+    }
+}
+
+impl EventFd {
+    /// A handle that does not keep it.
+    pub fn downgrade(&self) -> WeakEventFd {
+        WeakEventFd(Arc::downgrade(&self.0))
+    }
+}
+
 impl AsFd for EventFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
@@ -127,4 +145,28 @@ impl Deadline {
     pub fn timeout(&self, what: &'static str) -> Error {
         Error::Timeout { what, after_ms: u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX) }
     }
+}
+
+/// Spins until `ready` says so, at most for `budget`; zero is no spin at all.
+///
+/// In the first microsecond without the CPU's pause hint, which would double the latency of an answer that comes
+/// at once; after that with it. The clock is read every 64 rounds only.
+pub fn spin(budget: Duration, mut ready: impl FnMut() -> Result<bool>) -> Result<bool> {
+    if budget.is_zero() {
+        return Ok(false);
+    }
+    let start = Instant::now();
+    let mut spent = Duration::ZERO;
+    while spent < budget {
+        for _ in 0..64 {
+            if ready()? {
+                return Ok(true);
+            }
+            if spent >= Duration::from_micros(1) {
+                core::hint::spin_loop();
+            }
+        }
+        spent = start.elapsed();
+    }
+    Ok(false)
 }

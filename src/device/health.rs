@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::event::EventFd;
+use crate::event::{EventFd, WeakEventFd};
 use crate::mem::quarantine::StoppedProof;
 use crate::{Error, Result};
 
@@ -35,7 +35,7 @@ pub struct Health {
 
 struct State {
     condition: Condition,
-    wakers: Vec<EventFd>,
+    wakers: Vec<WeakEventFd>,
     /// With [`Condition::Stopped`]: what lets queues give their buffers back.
     proof: Option<Arc<StoppedProof>>,
 }
@@ -73,8 +73,10 @@ impl Health {
     }
 
     /// Has `waker` signalled at every change of condition.
-    pub(super) fn add_waker(&self, waker: EventFd) {
-        self.lock().wakers.push(waker);
+    pub(super) fn add_waker(&self, waker: &EventFd) {
+        let mut state = self.lock();
+        state.wakers.retain(|known| known.upgrade().is_some());
+        state.wakers.push(waker.downgrade());
     }
 
     /// Moves on to `condition`, unless the device has stopped or was closed already, and wakes everybody.
@@ -97,7 +99,7 @@ impl Health {
             state.proof = proof;
             state.wakers.clone()
         };
-        for waker in wakers {
+        for waker in wakers.iter().filter_map(WeakEventFd::upgrade) {
             if let Err(error) = waker.signal() {
                 log::error!("a queue could not be woken: {error}");
             }

@@ -14,7 +14,7 @@ use std::sync::{Mutex, PoisonError};
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 
 use super::health::{Condition, Health};
-use crate::event::{Deadline, EventFd, wait_readable};
+use crate::event::{Deadline, EventFd, WeakEventFd, wait_readable};
 use crate::spec::Status;
 use crate::transport::{Interrupts, Transport};
 use crate::{Error, Result};
@@ -32,7 +32,7 @@ pub(super) struct Hub {
     /// The configuration's own interrupt.
     config: Option<EventFd>,
     /// Events of the queues behind the shared interrupt.
-    members: Mutex<Vec<EventFd>>,
+    members: Mutex<Vec<WeakEventFd>>,
     /// For whoever watches the device: something is to be asked of it.
     pub(super) notice: EventFd,
     config_changed: AtomicBool,
@@ -52,7 +52,7 @@ impl Hub {
             }
             if queue {
                 let members = self.members.lock().unwrap_or_else(PoisonError::into_inner);
-                members.iter().try_for_each(EventFd::signal)?;
+                members.iter().filter_map(WeakEventFd::upgrade).try_for_each(|event| event.signal())?;
             }
             if config {
                 self.config_interrupt()?;
@@ -237,8 +237,14 @@ impl Wiring {
         }
         let own = EventFd::new()?;
         if let Some(hub) = &hub {
-            hub.members.lock().unwrap_or_else(PoisonError::into_inner).push(own.clone());
+            hub.members.lock().unwrap_or_else(PoisonError::into_inner).push(own.downgrade());
         }
         Ok((self.shared, Wake::new(own, hub)?))
+    }
+
+    /// Whether used buffers are announced for a queue with this vector.
+    pub(super) fn announces(&self, vector: Option<u16>) -> bool {
+        let line = self.hub.as_ref().is_some_and(|hub| matches!(hub.shared, Some((_, true))));
+        vector.is_some() || line
     }
 }

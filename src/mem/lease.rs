@@ -24,6 +24,11 @@ pub unsafe trait Lease {
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
+    /// Number of the memory space that the address belongs to (`DmaSpace::id`), where the value knows one: it is
+    /// another device's if that differs.
+    fn space(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// A raw range of device memory: for drivers that manage memory themselves (kernels, benchmarks).

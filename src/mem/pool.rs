@@ -335,6 +335,11 @@ unsafe impl Lease for DmaBuf {
     fn len(&self) -> u32 {
         DmaBuf::len(self)
     }
+
+    #[inline(always)]
+    fn space(&self) -> Option<u64> {
+        Some(self.space_id())
+    }
 }
 
 impl Drop for DmaBuf {

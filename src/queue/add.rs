@@ -88,7 +88,7 @@ impl<B: Lease> Ring<B> {
             total = total.wrapping_add(u64::from(buf.len()));
         }
         // A ring that is broken has no room; nor has one for more parts than its size.
-        let room = if self.uses_table(parts) { parts <= SMALL && parts <= self.size } else { true };
+        let room = parts <= SMALL || !self.uses_table(parts);
         let good = !empty && total <= u64::from(u32::MAX) && room && self.has_room(parts);
         // Fits: the total is below 2^32.
         good.then(|| Admitted { parts, writable: total.wrapping_sub(before) as u32 })

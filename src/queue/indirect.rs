@@ -80,6 +80,11 @@ impl Tables {
         Some(Table::Large(index))
     }
 
+    /// Whether a large table is free.
+    pub(super) fn has_large(&self) -> bool {
+        !self.free.is_empty()
+    }
+
     /// Puts the large table of this slot back, if it has one.
     pub(super) fn give_back(&mut self, slot: u32) {
         let mine = self.owners.iter().position(|owner| *owner == Some(slot));

@@ -301,9 +301,15 @@ impl<B> InFlight<B> {
         self.free.count = 0;
     }
 
-    /// Takes [`InFlight::close`] back.
+    /// Takes [`InFlight::close`] back, for a device that starts anew.
     pub(super) fn open(&mut self) {
         self.free.count = self.free.count.wrapping_add(core::mem::take(&mut self.hidden));
+        if let Some(order) = &mut self.ring_order
+            && self.free.count > self.mask
+        {
+            // §2.7.5.2: ring order starts from descriptor 0.
+            (self.free.first, order.oldest) = (0, 0);
+        }
     }
 
     /// Heads of all chains in flight.

@@ -1,7 +1,7 @@
 //! One virtqueue.
 
 use super::completion::Completion;
-use super::indirect::Tables;
+use super::indirect::{SMALL, Tables};
 use super::inflight::InFlight;
 use super::split::Split;
 use super::{Chain, Counters, Notification, RingConfig, Token};
@@ -126,7 +126,11 @@ impl<B: Lease> Ring<B> {
     #[inline(always)]
     pub fn has_room(&self, parts: u16) -> bool {
         if self.indirect && parts > 1 {
-            self.inflight.free() >= 1 && self.inflight.free_extra() >= u32::from(parts).wrapping_sub(1)
+            let table = parts <= SMALL || self.tables.as_ref().is_some_and(Tables::has_large);
+            table
+                && parts <= self.size
+                && self.inflight.free() >= 1
+                && self.inflight.free_extra() >= u32::from(parts).wrapping_sub(1)
         } else {
             self.inflight.free() >= u32::from(parts)
         }
@@ -362,6 +366,11 @@ impl<B: Lease> Ring<B> {
             };
             ended(token, &mut chain);
         }
+    }
+
+    /// Tokens of all chains in flight, in no order.
+    pub fn tokens(&self) -> impl Iterator<Item = Token> + '_ {
+        self.inflight.live().filter_map(|at| self.inflight.chain(at)).map(|(_, token)| token)
     }
 
     /// Number of descriptors.

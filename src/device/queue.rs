@@ -1,0 +1,362 @@
+//! One virtqueue of a device: ring, doorbell, event and waiting.
+
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+use core::fmt;
+use core::time::Duration;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use super::health::{Condition, Health};
+use super::interrupts::Wake;
+use super::used::Used;
+use crate::bus::Doorbell;
+use crate::event::{Deadline, spin};
+use crate::mem::lease::Lease;
+use crate::mem::space::DmaSpace;
+use crate::queue::{Counters, Ring, Token};
+use crate::{Error, Result};
+
+/// How a wait spends its time before it sleeps.
+pub const DEFAULT_SPIN: Duration = Duration::from_micros(50);
+/// Longest sleep before signals and the like are looked after.
+const SLICE: Duration = Duration::from_millis(50);
+/// Sleep between looks at the ring of a queue that no interrupt announces.
+const POLL_SLICE: Duration = Duration::from_millis(1);
+
+/// What a queue is made of.
+#[derive(Debug)]
+pub(super) struct Parts<B: Lease> {
+    pub(super) ring: Ring<B>,
+    pub(super) doorbell: Doorbell,
+    /// Lower half of the value that a notification carries.
+    pub(super) id: u16,
+    pub(super) wake: Wake,
+    /// Whether interrupts announce used buffers.
+    pub(super) interrupts: bool,
+    pub(super) health: Arc<Health>,
+    pub(super) space: DmaSpace,
+}
+
+/// One virtqueue of a device, owned by whoever drives it. `Send`; calls take `&mut self`, and
+/// [`super::SharedQueue`] is for several threads.
+///
+/// It owns the buffers in flight: they come back by completion, or after a confirmed reset of the device, and by
+/// nothing else. A time-out frees nothing. A queue that is dropped with the device still running leaves its ring
+/// and what is in flight with the device's quarantine until that reset.
+///
+/// When the device is reset, lost or closed, completions that are there can still be taken; then each request in
+/// flight ends once, as [`Error::Indeterminate`] with its token; from then on every call gives the error that
+/// tells what became of the device.
+pub struct Queue<B: Lease + Send + 'static> {
+    /// `None` once the device is no more.
+    ring: Option<Ring<B>>,
+    doorbell: Doorbell,
+    id: u16,
+    wake: Wake,
+    interrupts: bool,
+    space: DmaSpace,
+    index: u16,
+    size: u16,
+    spin: Duration,
+    health: Arc<Health>,
+    /// Requests that ended with the device, to be told of.
+    ended: VecDeque<Token>,
+    counters: Counters,
+}
+
+impl<B: Lease + Send + 'static> Queue<B> {
+    pub(super) fn new(parts: Parts<B>) -> Self {
+        let Parts { ring, doorbell, id, wake, interrupts, health, space } = parts;
+        health.add_waker(wake.own());
+        Self {
+            index: ring.queue(),
+            size: ring.size(),
+            spin: DEFAULT_SPIN,
+            ended: VecDeque::new(),
+            counters: Counters::default(),
+            ring: Some(ring),
+            doorbell,
+            id,
+            wake,
+            interrupts,
+            health,
+            space,
+        }
+    }
+
+    /// Index of the queue.
+    pub fn index(&self) -> u16 {
+        self.index
+    }
+
+    /// Number of descriptors.
+    pub fn size(&self) -> u16 {
+        self.size
+    }
+
+    /// How long waits spin before they sleep; zero for not at all.
+    pub fn set_spin(&mut self, budget: Duration) {
+        self.spin = budget;
+    }
+
+    /// What was counted since the queue was set up.
+    pub fn counters(&self) -> Counters {
+        self.ring.as_ref().map_or(self.counters, Ring::counters)
+    }
+
+    /// Chains that the device has.
+    pub fn outstanding(&self) -> u16 {
+        self.ring.as_ref().map_or(0, Ring::outstanding)
+    }
+
+    /// Whether a chain of `parts` buffers would find room.
+    pub fn has_room(&self, parts: u16) -> bool {
+        self.ring.as_ref().is_some_and(|ring| ring.has_room(parts))
+    }
+
+    /// Whether the token's request is in flight.
+    pub fn holds(&self, token: Token) -> bool {
+        self.ring.as_ref().is_some_and(|ring| ring.holds(token))
+    }
+
+    #[inline]
+    fn alive(&mut self) -> Result<&mut Ring<B>> {
+        self.health.check()?;
+        self.ring.as_mut().ok_or(Error::Closed { what: "queue" })
+    }
+
+    /// Adds a chain, device-readable buffers first: visible to the device with the next [`Queue::notify`].
+    ///
+    /// # Errors
+    /// [`Error::QueueFull`], [`Error::BadChain`], [`Error::Broken`]; [`Error::NotMapped`] for a buffer of another
+    /// device's memory (fault M11). The buffers are dropped then; ask [`Queue::has_room`] where that matters.
+    #[inline]
+    pub fn add<const R: usize, const W: usize>(
+        &mut self,
+        readable: [B; R],
+        writable: [B; W],
+    ) -> Result<Token> {
+        for buf in readable.iter().chain(&writable) {
+            check_space(&self.space, buf)?;
+        }
+        Ok(self.alive()?.add(readable, writable)?)
+    }
+
+    /// The same for any number of buffers.
+    pub fn add_chain(
+        &mut self,
+        readable: impl IntoIterator<Item = B>,
+        writable: impl IntoIterator<Item = B>,
+    ) -> Result<Token> {
+        let space = self.space.clone();
+        let mut chain = self.alive()?.chain();
+        for buf in readable {
+            check_space(&space, &buf)?;
+            chain = chain.readable(buf);
+        }
+        for buf in writable {
+            check_space(&space, &buf)?;
+            chain = chain.writable(buf);
+        }
+        chain.add()
+    }
+
+    /// Shows what was added to the device, and notifies it if it wants that.
+    ///
+    /// [`Error::Misuse`] before the device was started (§3.1.1: no notification before DRIVER_OK, fault M15).
+    #[inline]
+    pub fn notify(&mut self) -> Result<()> {
+        let condition = self.health.condition();
+        if condition == Condition::Ready {
+            return Err(Error::Misuse {
+                what: "a queue is notified after the device was started, not before",
+            });
+        }
+        match self.alive()?.publish() {
+            Some(_) => self.kick(),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes the next used buffer, if there is one.
+    ///
+    /// # Errors
+    /// [`Error::Broken`], [`Error::DeviceNeedsReset`]; after the device's end [`Error::Indeterminate`] once for
+    /// each request that was in flight, and then what became of the device.
+    #[inline]
+    pub fn pop(&mut self) -> Result<Option<Used<B>>> {
+        let condition = self.health.condition();
+        if condition == Condition::NeedsReset {
+            return Err(Error::DeviceNeedsReset);
+        }
+        let over = matches!(condition, Condition::Gone | Condition::Stopped | Condition::Closed);
+        if let Some(ring) = &mut self.ring {
+            match ring.pop() {
+                Ok(Some(completion)) => return Ok(Some(Used::take(completion))),
+                Ok(None) => {}
+                Err(error) if !over => return Err(error),
+                Err(_) => {}
+            }
+        }
+        if over { Err(self.end()) } else { Ok(None) }
+    }
+
+    /// The device is no more: tells of one request that was in flight, or of the end.
+    #[cold]
+    fn end(&mut self) -> Error {
+        if let Some(ring) = self.ring.take() {
+            self.counters = ring.counters();
+            self.ended.extend(ring.tokens());
+            self.put_away(ring);
+        }
+        match self.ended.pop_front() {
+            Some(token) => Error::Indeterminate { token: token.into_raw() },
+            None => self.health.check().err().unwrap_or(Error::Closed { what: "queue" }),
+        }
+    }
+
+    /// Waits for a used buffer, at most for `timeout`; `None` is for ever.
+    ///
+    /// Spins for the queue's budget, then asks for an interrupt and sleeps. At half the time the device is
+    /// notified once more, wanted or not (faults D14, D16), and the ring is looked at once more before
+    /// [`Error::Timeout`] (D25). Errors as [`Queue::pop`].
+    pub fn get(&mut self, timeout: Option<Duration>) -> Result<Used<B>> {
+        self.get_with(timeout.map_or_else(Deadline::never, Deadline::after), || Ok(()))
+    }
+
+    /// The same, calling `between` after the spin and every 50 ms at least, for those who have to look after
+    /// signals; its error ends the wait.
+    pub fn get_with(
+        &mut self,
+        deadline: Deadline,
+        mut between: impl FnMut() -> Result<()>,
+    ) -> Result<Used<B>> {
+        if let Some(used) = self.pop()? {
+            return Ok(used);
+        }
+        let budget = deadline.left().map_or(self.spin, |left| left.min(self.spin));
+        spin(budget, || self.ready())?;
+        let half = deadline.left().map(|left| Deadline::after(left.checked_div(2).unwrap_or(left)));
+        let mut kicked = false;
+        loop {
+            between()?;
+            if let Some(used) = self.look()? {
+                return Ok(used);
+            }
+            if deadline.passed() {
+                return self.out_of_time(deadline);
+            }
+            if !kicked && half.is_some_and(|half| half.passed()) {
+                kicked = true;
+                self.kick_again()?;
+            }
+            self.sleep(deadline, if kicked { None } else { half })?;
+        }
+    }
+
+    /// Whether a call of [`Queue::pop`] would not answer `None`.
+    fn ready(&mut self) -> Result<bool> {
+        if !matches!(self.health.condition(), Condition::Ready | Condition::Running) {
+            return Ok(true);
+        }
+        self.ring.as_mut().map_or(Ok(true), Ring::has_used)
+    }
+
+    /// Asks for an interrupt, and takes what is there all the same.
+    fn look(&mut self) -> Result<Option<Used<B>>> {
+        if self.ready()? || self.enable_interrupts()? {
+            self.disable_interrupts();
+            return self.pop();
+        }
+        Ok(None)
+    }
+
+    fn sleep(&mut self, deadline: Deadline, half: Option<Deadline>) -> Result<()> {
+        let slice = if self.interrupts { SLICE } else { POLL_SLICE };
+        let left = [deadline.left(), half.and_then(|half| half.left())];
+        let limit = left.into_iter().flatten().fold(slice, Duration::min);
+        self.wake.wait(Deadline::after(limit)).map(drop)
+    }
+
+    fn kick_again(&mut self) -> Result<()> {
+        match self.ring.as_mut().and_then(Ring::kick_again) {
+            Some(_) => self.kick(),
+            None => Ok(()),
+        }
+    }
+
+    /// Sends the notification that the ring said is wanted.
+    #[inline]
+    fn kick(&self) -> Result<()> {
+        self.doorbell.ring(self.id.into())
+    }
+
+    fn out_of_time(&mut self, deadline: Deadline) -> Result<Used<B>> {
+        // A device that is gone, or wants a reset and could not say so, is not slow.
+        self.wake.ask();
+        self.pop()?.ok_or_else(|| deadline.timeout("a used buffer"))
+    }
+
+    /// Asks for a notification of the next used buffer; answers whether there is one already, which must be taken
+    /// before [`Queue::as_fd`]'s descriptor is waited for.
+    pub fn enable_interrupts(&mut self) -> Result<bool> {
+        // Signals from before say nothing about what comes from now on.
+        self.wake.clear()?;
+        let found = match &mut self.ring {
+            Some(ring) => ring.enable_interrupts()?,
+            None => true,
+        };
+        Ok(found || self.ready()?)
+    }
+
+    /// Advises the device that no notifications are needed: the queue is polled.
+    pub fn disable_interrupts(&mut self) {
+        if let Some(ring) = &mut self.ring {
+            ring.disable_interrupts();
+        }
+    }
+
+    /// The end of a ring: its buffers go home if the device was proven to have stopped; else they and it are kept
+    /// until that is so.
+    fn put_away(&self, mut ring: Ring<B>) {
+        let Some(proof) = self.health.proof() else {
+            let bytes = u64::try_from(ring.memory().len()).unwrap_or(u64::MAX);
+            return self.space.quarantine().hold(ring, bytes);
+        };
+        if let Err(error) = ring.reset(&proof.for_rings(), |_, _| {}) {
+            log::error!("queue {} could not be cleared: {error}", self.index);
+        }
+    }
+}
+
+#[inline]
+fn check_space<B: Lease>(space: &DmaSpace, buf: &B) -> Result<()> {
+    match buf.space() {
+        Some(other) if other != space.id() => {
+            Err(Error::NotMapped { addr: buf.device_addr(), len: buf.len().into() })
+        }
+        _ => Ok(()),
+    }
+}
+
+impl<B: Lease + Send + 'static> AsFd for Queue<B> {
+    /// Readable when used buffers, or the device's end, may be there, after [`Queue::enable_interrupts`] answered
+    /// that nothing is there yet.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.wake.as_fd()
+    }
+}
+
+impl<B: Lease + Send + 'static> Drop for Queue<B> {
+    fn drop(&mut self) {
+        if let Some(ring) = self.ring.take() {
+            self.put_away(ring);
+        }
+    }
+}
+
+impl<B: Lease + Send + 'static> fmt::Debug for Queue<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Queue({}, size {}, {:?})", self.index, self.size, self.health.condition())
+    }
+}

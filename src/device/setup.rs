@@ -1,0 +1,151 @@
+//! Setting up a device's queues (VIRTIO 1.4 §3.1.1 step 7).
+
+use alloc::sync::Arc;
+
+use super::interrupts::{Wake, Wiring};
+use super::life::{Device, Life, Phase};
+use super::queue::{Parts, Queue};
+use crate::features::Features;
+use crate::mem::cell::RingMemory;
+use crate::mem::pool::DmaBuf;
+use crate::queue::{Areas, MAX_SIZE, Ring, RingConfig, RingLayout};
+use crate::transport::QueueSetup;
+use crate::{Error, Result};
+
+/// How a queue is wished for.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct QueueConfig {
+    /// Number of descriptors to have: the device may have fewer, and a legacy PCI device fixes it. `None` takes
+    /// what the device offers, at most 256.
+    pub size: Option<u16>,
+    /// Whether chains of several buffers go into indirect tables where that was negotiated.
+    pub indirect: bool,
+    /// Tables for chains of more than 8 buffers: 0 or a power of two.
+    pub large_tables: u16,
+    /// Whether used buffers are announced by interrupts; else the queue is polled.
+    pub interrupts: bool,
+}
+
+/// Descriptors of a queue that nobody said a wish for.
+const USUAL_SIZE: u16 = 256;
+
+impl Default for QueueConfig {
+    fn default() -> Self {
+        Self { size: None, indirect: true, large_tables: 0, interrupts: true }
+    }
+}
+
+impl QueueConfig {
+    /// A queue of `size` descriptors, or as near below that as the device has.
+    pub fn size(size: u16) -> Self {
+        Self { size: Some(size), ..Self::default() }
+    }
+}
+
+impl Device {
+    /// Sets queue `index` up, between negotiation and start, and gives it to the caller.
+    ///
+    /// # Errors
+    /// [`Error::QueueUnavailable`] where the device has no such queue or it was taken already (C7, C9);
+    /// [`Error::Misuse`] in another phase; [`Error::MemoryLimit`].
+    pub fn take_queue(&self, index: u16, config: QueueConfig) -> Result<Queue<DmaBuf>> {
+        self.located(self.try_take_queue(index, &config))
+    }
+
+    fn try_take_queue(&self, index: u16, wish: &QueueConfig) -> Result<Queue<DmaBuf>> {
+        let what = "queues are set up after the negotiation and before the start";
+        let mut life = self.in_phase(Phase::Negotiated, what)?;
+        if life.queues.contains(&index) {
+            return Err(Error::QueueUnavailable {
+                queue: index,
+                why: "it was set up already (reset the device)",
+            });
+        }
+        if life.wiring.hub.is_none() {
+            life.wiring = Wiring::set_up(&self.transport, &life.health, self.options.interrupts)?;
+        }
+        let config = self.ring_config(&life, index, wish)?;
+        let memory = self.ring_memory(&config)?;
+        let tables = match config.table_bytes() {
+            0 => None,
+            bytes => Some(self.space.alloc(bytes, 64)?.into_ring_memory()?),
+        };
+        let ring = Ring::new(&memory, tables.as_ref(), &config)?;
+        let (vector, wake) = if wish.interrupts {
+            life.wiring.plan(index)?
+        } else {
+            (None, Wake::new(crate::event::EventFd::new()?, None)?)
+        };
+        let vector = self.enable_queue(index, &config, &memory, vector)?;
+        life.queues.push(index);
+        let parts = Parts {
+            interrupts: wish.interrupts && life.wiring.announces(vector),
+            doorbell: self.transport.doorbell(index)?,
+            id: self.transport.notification_id(index)?,
+            health: Arc::clone(&life.health),
+            space: self.space.clone(),
+            ring,
+            wake,
+        };
+        Ok(Queue::new(parts))
+    }
+
+    fn ring_config(&self, life: &Life, index: u16, wish: &QueueConfig) -> Result<RingConfig> {
+        let offered = self.transport.queue_max_size(index)?;
+        let wanted = wish.size.unwrap_or(USUAL_SIZE).min(offered).min(MAX_SIZE);
+        // The largest power of two that is not above the wish.
+        let size = match wanted.checked_ilog2() {
+            _ if self.transport.queue_size_fixed() => offered,
+            Some(log) => 1 << log,
+            None => return Err(Error::Misuse { what: "a queue has at least one descriptor" }),
+        };
+        let has = |feature| life.negotiated.as_ref().is_some_and(|n| n.contains(feature));
+        let mut config = RingConfig::new(index, size);
+        config.layout = self.transport.ring_layout();
+        config.order = self.transport.byte_order();
+        config.barrier = self.transport.barrier();
+        config.event_idx = has(Features::EVENT_IDX);
+        config.indirect = wish.indirect && has(Features::INDIRECT_DESC);
+        config.large_tables = if config.indirect { wish.large_tables } else { 0 };
+        config.strict = self.options.strict;
+        Ok(config)
+    }
+
+    /// Memory for the ring, aligned as its layout demands.
+    fn ring_memory(&self, config: &RingConfig) -> Result<RingMemory> {
+        let align = match config.layout {
+            RingLayout::Modern => 64,
+            RingLayout::Legacy { align } => usize::try_from(align).unwrap_or(usize::MAX),
+        };
+        self.space.alloc(config.ring_bytes()?, align)?.into_ring_memory()
+    }
+
+    /// Tells the device of the queue. A vector that it refuses (fault C12) is done without: the queue is polled.
+    fn enable_queue(
+        &self,
+        index: u16,
+        config: &RingConfig,
+        memory: &RingMemory,
+        vector: Option<u16>,
+    ) -> Result<Option<u16>> {
+        let areas = Areas::new(config.layout, config.size)?;
+        let at = |offset: usize| memory.device_addr().wrapping_add(offset as u64);
+        let mut setup = QueueSetup {
+            size: config.size,
+            descriptor_area: at(areas.descriptor),
+            driver_area: at(areas.driver),
+            device_area: at(areas.device),
+            vector,
+        };
+        match self.transport.set_queue(index, &setup) {
+            Err(error) if matches!(error.kind(), Error::VectorRefused { .. }) => {
+                log::warn!("{}: queue {index} is polled: {error}", self.transport.address());
+                setup.vector = None;
+                self.transport.set_queue(index, &setup)?;
+            }
+            result => result?,
+        }
+        Ok(setup.vector)
+    }
+}
