@@ -1,7 +1,9 @@
 //! Software devices behind every interface, driven through the transports that hardware meets.
 #![cfg(all(feature = "soft", not(loom)))]
 
+mod block;
 mod entropy;
+mod streams;
 
 use std::sync::Arc;
 use std::time::Duration;
