@@ -232,7 +232,10 @@ impl Core {
             DeviceLie::SlowReset { reads } => Some(*reads),
             _ => None,
         });
-        self.resetting = (slow.unwrap_or(0), self.status);
+        self.resetting = match self.status {
+            0 => (0, self.resetting.1),
+            status => (slow.unwrap_or(0), status),
+        };
         self.status = 0;
         self.accepted = [0; 4];
         (self.device_select, self.driver_select, self.queue_select) = (0, 0, 0);

@@ -3,6 +3,7 @@
 
 mod block;
 mod entropy;
+mod lies;
 mod streams;
 
 use std::sync::Arc;
