@@ -218,7 +218,7 @@ impl SoftDeviceBuilder {
 /// ```
 #[derive(Debug, Clone)]
 pub struct SoftDevice {
-    running: Arc<Running>,
+    pub(super) running: Arc<Running>,
     interface: Interface,
 }
 

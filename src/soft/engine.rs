@@ -26,10 +26,13 @@ pub(super) struct Served {
     pub(super) more: bool,
 }
 
+/// The bits of an address that have to be 0 where ring memory begins.
+const MISALIGNED: u64 = RING_ALIGN as u64 - 1;
+
 /// Ring memory for `len` bytes at a device address, and the offset in it: cells want 16 bytes of alignment,
 /// some structures have less.
 fn memory_at(view: &mut DmaView, addr: u64, len: usize) -> Result<(RingMemory, usize)> {
-    let offset = (addr % RING_ALIGN as u64) as usize;
+    let offset = (addr & MISALIGNED) as usize;
     let memory = view.ring_memory(addr.wrapping_sub(offset as u64), len.saturating_add(offset))?;
     Ok((memory, offset))
 }
@@ -126,7 +129,7 @@ impl Core {
                     }
                 }
                 if let Some(checker) = &mut self.checker {
-                    checker.ring_started(index, queue, legacy);
+                    checker.ring_started(index, queue, ring.ring(), legacy);
                 }
                 queue.ring = Some(ring);
                 Ok(true)
@@ -152,8 +155,13 @@ impl Core {
         let Some(ring) = &mut queue.ring else { return Ok(()) };
         while served.chains < most {
             let chain = match queue.parked.take() {
-                Some(chain) => Some(chain),
-                None => next_chain(ring, view, checker, index)?,
+                Some(chain) => {
+                    if let Some(checker) = checker {
+                        checker.kept(index, &chain, ring.ring());
+                    }
+                    Some(chain)
+                }
+                None => next_chain(ring, view, checker, (index, features))?,
             };
             let Some(chain) = chain else {
                 let waiting = ring.enable_notifications().map_err(fault_error)?;
@@ -207,12 +215,15 @@ fn next_chain(
     ring: &mut LyingRing,
     view: &RefCell<DmaView>,
     checker: &mut Option<alloc::boxed::Box<super::check::Checker>>,
-    index: u16,
+    (index, features): (u16, Features),
 ) -> Result<Option<DeviceChain>> {
     ring.settle();
+    if let Some(checker) = checker {
+        checker.looked(index, ring.ring(), features);
+    }
     let popped = ring.pop_from(&DmaTables(view));
     if let Some(checker) = checker {
-        checker.popped(index, &popped, ring.ring(), &DmaTables(view));
+        checker.popped(index, &popped, ring.ring(), features);
     }
     popped.map_err(fault_error)
 }

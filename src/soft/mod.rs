@@ -44,7 +44,7 @@ mod space;
 #[cfg(not(loom))]
 pub use block::{Block, BlockFailure, BlockLimits};
 #[cfg(not(loom))]
-pub use check::BrokenMust;
+pub use check::{BrokenMust, RULES};
 #[cfg(not(loom))]
 pub use console::Console;
 #[cfg(not(loom))]

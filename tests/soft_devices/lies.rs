@@ -82,7 +82,11 @@ fn c1_c2_c3_c26_c30_the_status() {
         assert!(matches!(error.kind(), Error::ResetTimeout { .. }), "{interface:?}: {error:?}");
     }
     ends!(Interface::ALL, DeviceLie::StatusAllOnes, Error::DeviceGone { .. });
-    ends!(Interface::ALL, DeviceLie::NeedsReset { after: 0 }, Error::DeviceNeedsReset | Error::Indeterminate { .. });
+    ends!(
+        Interface::ALL,
+        DeviceLie::NeedsReset { after: 0 },
+        Error::DeviceNeedsReset | Error::Indeterminate { .. }
+    );
     ends!(Interface::ALL, DeviceLie::Stalls, Error::Timeout { .. });
     for interface in Interface::ALL {
         outcome(interface, [DeviceLie::SlowReset { reads: 3 }]).unwrap();
