@@ -108,6 +108,8 @@ impl Iterator for Ranges {
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec::Vec;
+
     use super::*;
     use proptest::prelude::*;
 
