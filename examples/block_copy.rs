@@ -27,7 +27,7 @@ const PIECES: usize = 4;
 const SECTOR: u64 = 512;
 
 /// What can go wrong here comes from files and from devices.
-pub type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+pub(crate) type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 /// Something that holds an image.
 enum Place {
@@ -102,7 +102,7 @@ fn device(name: &str) -> Outcome<Place> {
 }
 
 /// Copies all of `from` to `to` and tells how many bytes that were: one thread reads, this one writes.
-pub fn copy(from: &str, to: &str, mut progress: impl FnMut(u64, u64)) -> Outcome<u64> {
+pub(crate) fn copy(from: &str, to: &str, mut progress: impl FnMut(u64, u64)) -> Outcome<u64> {
     let source = Place::source(from)?;
     let size = source.size()?;
     let target = Place::target(to, size)?;

@@ -95,6 +95,8 @@ mod software {
     const USUAL_SIZE: u64 = 64 << 20;
     const MOST_QUEUES: u64 = 1024;
 
+    type Maker = fn(&Address) -> Result<Box<dyn DeviceModel>>;
+
     /// What one of a few words stands for; the first where the parameter is missing.
     fn word<T: Copy>(address: &Address, key: &str, words: &[(&str, T)]) -> Result<T> {
         let given = address.get(key);
@@ -147,7 +149,7 @@ mod software {
     }
 
     fn model(address: &Address) -> Result<Box<dyn DeviceModel>> {
-        let (own, make): (&[&str], fn(&Address) -> Result<Box<dyn DeviceModel>>) = match address.place() {
+        let (own, make): (&[&str], Maker) = match address.place() {
             "block" => (&BLOCK, |address| Ok(Box::new(block(address)?))),
             "entropy" => {
                 (&["seed"], |address| Ok(Box::new(soft::Entropy::new(address.number("seed")?.unwrap_or(1)))))

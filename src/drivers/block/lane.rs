@@ -68,6 +68,15 @@ struct Request {
     own: bool,
 }
 
+/// How the call that runs stands.
+#[derive(Debug)]
+struct Call {
+    /// Its requests that are in flight.
+    mine: u32,
+    /// The first thing that went wrong: from then on nothing is sent.
+    failure: Option<Error>,
+}
+
 /// How a lane is made.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Make {
@@ -117,45 +126,45 @@ impl Lane {
     /// more. [`Error::Timeout`] where no answer came for the lane's time; then some are in flight still.
     pub(super) fn run(&mut self, job: &mut impl Job) -> Result<()> {
         self.call = self.call.wrapping_add(1);
-        let mut failure = None;
-        let mut mine = 0u32;
+        let mut call = Call { mine: 0, failure: None };
         let mut pending = job.next();
         loop {
-            let sent = self.send(&mut pending, job, &mut mine, &mut failure);
-            // What was added is shown whatever happened after it.
-            self.queue.notify().and(sent)?;
-            let done = failure.is_some() || pending.is_none();
-            if done && mine == 0 {
-                return failure.map_or(Ok(()), Err);
+            if call.failure.is_none()
+                && let Err(error) = self.send(&mut pending, job, &mut call)
+            {
+                // What is in flight has to end all the same.
+                call.failure = Some(error);
             }
-            if let Some(used) = self.next_used(&mut mine, &mut failure)? {
-                self.drain(used, job, &mut mine, &mut failure)?;
+            if call.mine == 0 && (call.failure.is_some() || pending.is_none()) {
+                return call.failure.map_or(Ok(()), Err);
+            }
+            match self.next_used(&mut call) {
+                Ok(Some(used)) => self.drain(used, job, &mut call)?,
+                Ok(None) => {}
+                Err(error) => return Err(call.failure.unwrap_or(error)),
             }
         }
     }
 
-    /// Adds requests while there is room.
-    fn send(
-        &mut self,
-        pending: &mut Option<Piece>,
-        job: &mut impl Job,
-        mine: &mut u32,
-        failure: &mut Option<Error>,
-    ) -> Result<()> {
-        let mut hidden = 0u64;
-        while failure.is_none()
-            && let Some(piece) = pending.take_if(|piece| self.has_room(piece))
-        {
-            hidden = hidden.saturating_add(if piece.flow == Flow::ToDevice { piece.len.into() } else { 0 });
-            self.add(piece, job)?;
-            *mine = mine.saturating_add(1);
+    /// Adds requests while there is room, and shows them to the device.
+    fn send(&mut self, pending: &mut Option<Piece>, job: &mut impl Job, call: &mut Call) -> Result<()> {
+        let (mut hidden, mut copied) = (false, 0u64);
+        let mut sent = Ok(());
+        while let Some(piece) = pending.take_if(|piece| self.has_room(piece)) {
+            copied = copied.saturating_add(if piece.flow == Flow::ToDevice { piece.len.into() } else { 0 });
+            sent = self.add(piece, job);
+            if sent.is_err() {
+                break;
+            }
+            (hidden, call.mine) = (true, call.mine.saturating_add(1));
             *pending = job.next();
-            if hidden >= SHOW_AFTER {
-                hidden = 0;
+            if copied >= SHOW_AFTER {
+                (hidden, copied) = (false, 0);
                 self.queue.notify()?;
             }
         }
-        Ok(())
+        // What was added is shown whatever happened after it.
+        if hidden { self.queue.notify().and(sent) } else { sent }
     }
 
     /// Data buffers that a request takes.
@@ -239,60 +248,49 @@ impl Lane {
     }
 
     /// Waits for the next answer; `None` where a request ended without one.
-    fn next_used(&mut self, mine: &mut u32, failure: &mut Option<Error>) -> Result<Option<Used<DmaBuf>>> {
-        if let Some(used) = self.popped(mine, failure)? {
+    fn next_used(&mut self, call: &mut Call) -> Result<Option<Used<DmaBuf>>> {
+        let answer = self.queue.pop();
+        if let Some(used) = self.sort_out(answer, call)? {
             return Ok(Some(used));
         }
-        if *mine == 0 && failure.is_some() {
+        if call.mine == 0 && call.failure.is_some() {
             return Ok(None);
         }
         let answer = self.queue.get_with(Deadline::after(self.timeout), || Ok(()));
-        self.sort_out(answer.map(Some), mine, failure)
+        self.sort_out(answer.map(Some), call)
     }
 
-    fn popped(&mut self, mine: &mut u32, failure: &mut Option<Error>) -> Result<Option<Used<DmaBuf>>> {
-        let answer = self.queue.pop();
-        self.sort_out(answer, mine, failure)
-    }
-
-    /// A request that ended with the device ends this call's share of it; the others are told of too.
+    /// A request that ended with the device is told of once: here, where it is this call's.
     fn sort_out(
         &mut self,
         answer: Result<Option<Used<DmaBuf>>>,
-        mine: &mut u32,
-        failure: &mut Option<Error>,
+        call: &mut Call,
     ) -> Result<Option<Used<DmaBuf>>> {
-        match answer {
-            Err(Error::Indeterminate { token }) => {
-                let slot = usize::from(Token::from_raw(token).slot());
-                let request = self.requests.get_mut(slot).and_then(Option::take);
-                if request.is_some_and(|request| request.call == self.call) {
-                    *mine = mine.saturating_sub(1);
-                    failure.get_or_insert(Error::Indeterminate { token });
-                }
-                Ok(None)
+        let Err(Error::Indeterminate { token }) = answer else { return answer };
+        let slot = usize::from(Token::from_raw(token).slot());
+        let request = self.requests.get_mut(slot).and_then(Option::take);
+        if request.is_some_and(|request| request.call == self.call) {
+            call.mine = call.mine.saturating_sub(1);
+            // It says more than that the queue is closed, or that another request failed.
+            if !matches!(call.failure, Some(Error::Indeterminate { .. })) {
+                call.failure = Some(Error::Indeterminate { token });
             }
-            other => other,
         }
+        Ok(None)
     }
 
     /// Takes this answer and all others that are there.
-    fn drain(
-        &mut self,
-        first: Used<DmaBuf>,
-        job: &mut impl Job,
-        mine: &mut u32,
-        failure: &mut Option<Error>,
-    ) -> Result<()> {
+    fn drain(&mut self, first: Used<DmaBuf>, job: &mut impl Job, call: &mut Call) -> Result<()> {
         let mut next = Some(first);
         while let Some(used) = next {
             if let Some(outcome) = self.take(used, job)? {
-                *mine = mine.saturating_sub(1);
+                call.mine = call.mine.saturating_sub(1);
                 if let Err(error) = outcome {
-                    failure.get_or_insert(error);
+                    call.failure.get_or_insert(error);
                 }
             }
-            next = self.popped(mine, failure)?;
+            let answer = self.queue.pop();
+            next = self.sort_out(answer, call)?;
         }
         Ok(())
     }
