@@ -67,7 +67,7 @@ const MMIO: [Interface; 2] = [Interface::Mmio, Interface::MmioLegacy];
 #[test]
 fn an_honest_device_lives_behind_every_interface() {
     for interface in Interface::ALL {
-        outcome(interface, []).expect(interface.name());
+        outcome(interface, []).unwrap();
     }
 }
 
