@@ -110,7 +110,7 @@ impl Core {
     }
 
     /// Whether a queue can be served; sets its ring up at first.
-    fn has_ring(&mut self, index: u16) -> Result<bool> {
+    pub(super) fn has_ring(&mut self, index: u16) -> Result<bool> {
         let accepted = self.accepted();
         let (order, legacy) = (self.order(), self.legacy_driver());
         match self.queues.get(usize::from(index)) {

@@ -55,7 +55,7 @@ fn storm(soft: &SoftDevice, random: &mut Random, region: &DmaRegion, base: u64) 
     let blocks = blocks(soft);
     for _ in 0..20_000 {
         let block = &blocks[random.next() as usize % blocks.len()];
-        let near = if random.next() % 4 == 0 { block.size() } else { block.size().min(0x100) };
+        let near = if random.next().is_multiple_of(4) { block.size() } else { block.size().min(0x100) };
         let at = random.next() % near;
         let value = random.value(base);
         let _ = match random.next() % 5 {

@@ -232,6 +232,32 @@ fn d10_d23_d24_rings_of_devices_that_lie() {
 }
 
 #[test]
+fn d23_d24_rings_that_are_told_to_lie_at_once() {
+    for interface in Interface::ALL {
+        let run = |lie| {
+            let device = soft(interface, vec![]);
+            let driver = Device::open(transport(&device).unwrap(), Options::default()).unwrap();
+            driver.negotiate(Features::EMPTY, Features::EMPTY).unwrap();
+            let mut queue = driver.take_queue(0, QueueConfig::default()).unwrap();
+            driver.start().unwrap();
+            let buf = driver.alloc(4).unwrap();
+            queue.add_chain([], [buf]).unwrap();
+            queue.notify().unwrap();
+            device.tell(lie).unwrap();
+            let first = queue.get(Some(Duration::from_millis(200))).map(|_| ());
+            // One that was there before the lie is taken for what it says.
+            first.and_then(|()| queue.get(Some(Duration::from_millis(200))).map(|_| ())).unwrap_err()
+        };
+        let error = run(DeviceLie::AllOnes);
+        let known = matches!(error.kind(), Error::Broken { .. } | Error::DeviceGone { .. });
+        assert!(known, "{interface:?}: {error:?}");
+        let lie = Lie::UsedBeforeAvailable { count: 2 };
+        let error = run(DeviceLie::Ring { queue: 0, chain: 0, lie });
+        assert!(matches!(error.kind(), Error::Broken { .. }), "{interface:?}: {error:?}");
+    }
+}
+
+#[test]
 fn a_driver_that_breaks_the_ring_makes_the_device_ask_for_a_reset() {
     for interface in Interface::ALL {
         let device = soft(interface, vec![]);
