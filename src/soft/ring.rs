@@ -14,7 +14,7 @@ use crate::spec::ByteOrder;
 use crate::spec::split::{AVAIL_RING, DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE, USED_RING};
 use crate::spec::split::{avail_event, used_event};
 use crate::sync::Ordering::{Acquire, Relaxed, Release};
-use crate::sync::mb;
+use crate::sync::{mb, mutant};
 
 /// A rule that the driver broke.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -180,6 +180,13 @@ impl DeviceRing {
         Self::new((memory, areas.descriptor), (memory, areas.driver), (memory, areas.device), config)
     }
 
+    /// As if `index` chains had come and gone already: models cannot afford so many before a wrap.
+    #[cfg(loom)]
+    pub fn start_at(&mut self, index: u16) {
+        (self.taken, self.next_used, self.published) = (index, index, index);
+        self.used_idx.store(0, self.order.u16(index), Relaxed);
+    }
+
     /// Queue size.
     pub fn size(&self) -> u16 {
         self.size
@@ -187,8 +194,10 @@ impl DeviceRing {
 
     /// How many chains wait.
     pub fn available(&self) -> core::result::Result<u16, DriverFault> {
-        // Acquire: table and ring entries before `idx`; pairs with the driver's release of it (§2.7.13.3.1).
-        let idx = self.order.u16(self.avail_idx.load(0, Acquire));
+        // Acquire: table and ring entries before `idx`; pairs with the driver's release of it in
+        // `Split::publish` (§2.7.13.3.1). tests/loom_publish.rs dies without it (AvailRelaxed).
+        let order = if mutant!(AvailRelaxed) { Relaxed } else { Acquire };
+        let idx = self.order.u16(self.avail_idx.load(0, order));
         let span = suppress::span(self.taken, idx);
         if span > self.size {
             return Err(DriverFault::AvailIdxJump { span, size: self.size });
@@ -308,12 +317,16 @@ impl DeviceRing {
         if old == new {
             return false;
         }
-        // Release: elements and payload before `idx`; pairs with the driver's acquire of it (§2.7.8.2).
-        self.used_idx.store(0, self.order.u16(new), Release);
+        // Release: elements and payload before `idx`; pairs with the driver's acquire of it in `Split::look`
+        // (§2.7.8.2). tests/loom_publish.rs dies without it (UsedStoreRelaxed).
+        let order = if mutant!(UsedStoreRelaxed) { Relaxed } else { Release };
+        self.used_idx.store(0, self.order.u16(new), order);
         self.published = new;
         // Full fence: our store of `idx` against our load of the driver's wish; pairs with the fence between the
-        // driver's wish and its look at `idx` (`Split::arm`).
-        mb();
+        // driver's wish and its look at `idx` (`Split::arm`). tests/loom_rearm.rs dies without it (NoCallFence).
+        if !mutant!(NoCallFence) {
+            mb();
+        }
         if self.event_idx {
             suppress::passes_event(self.order.u16(self.used_event.load(0, Relaxed)), new, old)
         } else {
@@ -330,9 +343,11 @@ impl DeviceRing {
             self.used_flags.store(0, 0, Relaxed);
         }
         // Full fence: our store of the wish against our load of `avail.idx`; pairs with the one in the driver's
-        // `Split::publish`.
-        mb();
-        Ok(self.available()? != 0)
+        // `Split::publish`. tests/loom_kick.rs dies without it (NoWishFence).
+        if !mutant!(NoWishFence) {
+            mb();
+        }
+        Ok(!mutant!(NoDeviceRecheck) && self.available()? != 0)
     }
 
     /// Tells the driver that no notifications are needed.

@@ -1,16 +1,17 @@
 //! Cells for loom: its atomics, found again by offset and width, so that both ends of a ring share them.
 
 use alloc::collections::BTreeMap;
-use alloc::vec::Vec;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::sync::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
-/// The cells that were carved so far. The lock is std's: carving is set-up, not part of a model.
+/// The words that were carved so far, by offset and width: an array that lies in another one, as an indirect
+/// table lies in the memory of all tables, finds the same words. The lock is std's: carving is set-up, not part
+/// of a model.
 pub(super) struct Inner {
     pub(super) len: usize,
     pub(super) device_addr: u64,
-    carved: Mutex<BTreeMap<(usize, &'static str), Arc<dyn core::any::Any + Send + Sync>>>,
+    carved: Mutex<BTreeMap<(usize, usize), Arc<dyn core::any::Any + Send + Sync>>>,
 }
 
 impl Inner {
@@ -21,13 +22,16 @@ impl Inner {
     fn carve<T: Send + Sync + 'static>(
         &self,
         offset: usize,
-        kind: &'static str,
-        make: impl FnOnce() -> Vec<T>,
-    ) -> Arc<Vec<T>> {
+        count: usize,
+        width: usize,
+        make: impl Fn() -> T,
+    ) -> Arc<[Arc<T>]> {
         let mut carved = self.carved.lock().unwrap_or_else(PoisonError::into_inner);
-        let any = carved.entry((offset, kind)).or_insert_with(|| Arc::new(make())).clone();
-        drop(carved);
-        any.downcast().unwrap_or_else(|_| Arc::new(Vec::new()))
+        let words = (0..count).filter_map(|n| {
+            let word = carved.entry((offset + n * width, width)).or_insert_with(|| Arc::new(make()));
+            word.clone().downcast().ok()
+        });
+        words.collect()
     }
 }
 
@@ -42,23 +46,23 @@ pub(super) fn view<C>(cells: &C) -> View<'_, C> {
     cells
 }
 
+/// `$per` words of type `$atomic`, `$width` bytes each, to a cell.
 macro_rules! model_cells {
-    ($name:ident, $atomic:ty, $per:expr) => {
+    ($name:ident, $atomic:ty, $width:expr, $per:expr) => {
         #[derive(Clone)]
-        pub(super) struct $name(Arc<Vec<$atomic>>);
+        pub(super) struct $name(Arc<[Arc<$atomic>]>);
 
         impl $name {
             pub(super) fn new(inner: &Inner, offset: usize, count: usize) -> Self {
-                let make = || (0..count * $per).map(|_| <$atomic>::new(0)).collect();
-                Self(inner.carve(offset, stringify!($name), make))
+                Self(inner.carve(offset, count * $per, $width, || <$atomic>::new(0)))
             }
         }
     };
 }
 
-model_cells!(Cells16, AtomicU16, 1);
-model_cells!(Pairs32, AtomicU32, 2);
-model_cells!(Pairs64, AtomicU64, 2);
+model_cells!(Cells16, AtomicU16, 2, 1);
+model_cells!(Pairs32, AtomicU32, 4, 2);
+model_cells!(Pairs64, AtomicU64, 8, 2);
 
 impl Cells16 {
     pub(super) fn load(&self, index: usize, order: Ordering) -> u16 {
