@@ -3,7 +3,7 @@
 
 use alloc::vec::Vec;
 
-use super::ring::{DeviceChain, DeviceRing, DriverFault};
+use super::ring::{DeviceChain, DeviceRing, DriverFault, Tables};
 use crate::mem::cell::{Pairs64, RingMemory};
 use crate::queue::suppress::NO_NOTIFY;
 use crate::spec::split::DESC_SIZE;
@@ -141,6 +141,14 @@ impl LyingRing {
             Some(tables) => self.ring.pop(tables),
             None => self.ring.pop(&()),
         }
+    }
+
+    /// As [`DeviceRing::pop`], with tables wherever `tables` finds them.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn pop_from(&mut self, tables: &impl Tables) -> Result<Option<DeviceChain>, DriverFault> {
+        self.ring.pop(tables)
     }
 
     /// As [`DeviceRing::push_used`], with the lies that go with this chain.

@@ -1,0 +1,223 @@
+//! Serving the queues.
+
+use core::cell::RefCell;
+
+use super::core::{Core, Queue};
+use super::lies::LyingRing;
+use super::model::Reply;
+use super::request::Request;
+use super::ring::{DeviceChain, DeviceRing, DriverFault, Tables};
+use super::script::DeviceLie;
+use crate::features::Features;
+use crate::mem::barrier::Barrier;
+use crate::mem::cell::{RING_ALIGN, RingMemory};
+use crate::mem::dma::DmaView;
+use crate::queue::{Areas, RingConfig};
+use crate::spec::pci::isr;
+use crate::spec::split::RingLayout;
+use crate::{Error, Result};
+
+/// What came of serving a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Served {
+    /// Chains used.
+    pub(super) chains: u32,
+    /// Whether there may be more to do without another notification.
+    pub(super) more: bool,
+}
+
+/// Ring memory for `len` bytes at a device address, and the offset in it: cells want 16 bytes of alignment,
+/// some structures have less.
+fn memory_at(view: &mut DmaView, addr: u64, len: usize) -> Result<(RingMemory, usize)> {
+    let offset = (addr % RING_ALIGN as u64) as usize;
+    let memory = view.ring_memory(addr.wrapping_sub(offset as u64), len.saturating_add(offset))?;
+    Ok((memory, offset))
+}
+
+/// Indirect tables anywhere in the memory that the device was given.
+struct DmaTables<'a>(&'a RefCell<DmaView>);
+
+impl Tables for DmaTables<'_> {
+    fn table(&self, addr: u64, len: u32) -> Option<(RingMemory, usize)> {
+        memory_at(&mut self.0.borrow_mut(), addr, usize::try_from(len).ok()?).ok()
+    }
+}
+
+/// Where the three areas are, and what the ring is like.
+fn ring_of(queue: &Queue, config: &mut RingConfig, view: &mut DmaView) -> Result<DeviceRing> {
+    let n = usize::from(queue.size);
+    let [mut descriptor, mut driver, mut device] = queue.areas;
+    if queue.page != 0 {
+        config.layout = RingLayout::Legacy { align: queue.align };
+        let areas = Areas::new(config.layout, queue.size)?;
+        let at = |offset: usize| queue.areas.first().and_then(|base| base.checked_add(offset as u64));
+        let beyond = Error::Misuse { what: "a legacy queue ends beyond 2^64" };
+        descriptor = at(areas.descriptor).ok_or(beyond.clone())?;
+        driver = at(areas.driver).ok_or(beyond.clone())?;
+        device = at(areas.device).ok_or(beyond)?;
+    }
+    let lens =
+        [n.saturating_mul(16), n.saturating_mul(2).saturating_add(6), n.saturating_mul(8).saturating_add(6)];
+    let ranges = [(descriptor, lens[0]), (driver, lens[1]), (device, lens[2])];
+    check_apart(&ranges)?;
+    let (table, table_at) = memory_at(view, descriptor, lens[0])?;
+    let (avail, avail_at) = memory_at(view, driver, lens[1])?;
+    let (used, used_at) = memory_at(view, device, lens[2])?;
+    DeviceRing::new((&table, table_at), (&avail, avail_at), (&used, used_at), config)
+}
+
+/// Cells of two widths never share memory, whatever the driver says.
+fn check_apart(ranges: &[(u64, usize); 3]) -> Result<()> {
+    let mut sorted = *ranges;
+    sorted.sort_unstable();
+    let apart = sorted.windows(2).all(|pair| match pair {
+        [(start, len), (next, _)] => start.checked_add(*len as u64).is_some_and(|end| end <= *next),
+        _ => true,
+    });
+    if apart { Ok(()) } else { Err(Error::Misuse { what: "the areas of a queue overlap" }) }
+}
+
+impl Core {
+    /// Uses up to `most` chains of a queue, shows them to the driver at once and interrupts it if it wants
+    /// that. A driver that breaks the rules makes the device ask for a reset.
+    pub(super) fn serve(&mut self, index: u16, most: u32) -> Result<Served> {
+        if !self.live() || !self.has_ring(index)? {
+            return Ok(Served::default());
+        }
+        let mut served = Served::default();
+        let outcome = self.take_chains(index, most, &mut served);
+        let raised = self.show(index, served.chains);
+        match outcome {
+            Ok(()) => raised?,
+            Err(_) => self.fail()?,
+        }
+        for _ in 0..served.chains {
+            self.used = self.used.wrapping_add(1);
+            self.total = self.total.wrapping_add(1);
+            self.after_chains()?;
+        }
+        Ok(served)
+    }
+
+    /// Whether a queue can be served; sets its ring up at first.
+    fn has_ring(&mut self, index: u16) -> Result<bool> {
+        let accepted = self.accepted();
+        let (order, legacy) = (self.order(), self.legacy_driver());
+        let Some(queue) = self.queues.get_mut(usize::from(index)) else { return Ok(false) };
+        if !queue.in_use() || queue.ring.is_some() {
+            return Ok(queue.in_use());
+        }
+        let mut config = RingConfig::new(index, queue.size);
+        config.order = order;
+        config.event_idx = accepted.contains(Features::EVENT_IDX);
+        config.indirect = accepted.contains(Features::INDIRECT_DESC);
+        if accepted.contains(Features::ORDER_PLATFORM) {
+            config.barrier = Barrier::Device;
+        }
+        let made = ring_of(queue, &mut config, &mut self.view.borrow_mut());
+        match made {
+            Ok(ring) => {
+                let mut ring = LyingRing::new(ring, None);
+                for lie in self.script.iter() {
+                    if let DeviceLie::Ring { queue, chain, lie } = lie
+                        && *queue == index
+                    {
+                        ring = ring.with(*chain, *lie);
+                    }
+                }
+                if let Some(checker) = &mut self.checker {
+                    checker.ring_started(index, queue, legacy);
+                }
+                queue.ring = Some(ring);
+                Ok(true)
+            }
+            Err(error) => {
+                if let Some(checker) = &mut self.checker {
+                    checker.ring_refused(index, queue, &error);
+                }
+                self.fail()?;
+                Ok(false)
+            }
+        }
+    }
+
+    fn take_chains(&mut self, index: u16, most: u32, served: &mut Served) -> Result<()> {
+        let (order, features) = (self.order(), self.accepted());
+        let lied_len = self.script.find(|lie| match lie {
+            DeviceLie::UsedLen(len) => Some(*len),
+            _ => None,
+        });
+        let Self { model, queues, view, checker, .. } = self;
+        let Some(queue) = queues.get_mut(usize::from(index)) else { return Ok(()) };
+        let Some(ring) = &mut queue.ring else { return Ok(()) };
+        while served.chains < most {
+            let chain = match queue.parked.take() {
+                Some(chain) => Some(chain),
+                None => next_chain(ring, view, checker, index)?,
+            };
+            let Some(chain) = chain else {
+                let waiting = ring.enable_notifications().map_err(fault_error)?;
+                if waiting {
+                    continue;
+                }
+                return Ok(());
+            };
+            let reply = {
+                let mut view = view.borrow_mut();
+                model.handle(&mut Request::new(index, order, features, &chain, &mut view))?
+            };
+            match reply {
+                Reply::Used(len) => {
+                    ring.push_used(chain.head, lied_len.unwrap_or(len));
+                    if let Some(checker) = checker {
+                        checker.chain_used(index, &chain);
+                    }
+                    served.chains = served.chains.saturating_add(1);
+                }
+                Reply::Wait => {
+                    queue.parked = Some(chain);
+                    return Ok(());
+                }
+            }
+        }
+        served.more = true;
+        Ok(())
+    }
+
+    /// Shows what was used, and interrupts as the driver wishes.
+    fn show(&mut self, index: u16, chains: u32) -> Result<()> {
+        let Some(queue) = self.queues.get_mut(usize::from(index)) else { return Ok(()) };
+        let Some(ring) = &mut queue.ring else { return Ok(()) };
+        queue.used = queue.used.wrapping_add(chains.into());
+        let interrupts = ring.publish_used();
+        let vector = queue.vector;
+        for _ in 0..interrupts {
+            self.interrupt(isr::QUEUE, vector)?;
+        }
+        Ok(())
+    }
+
+    /// Whether a queue has a chain that waits for something else to happen.
+    pub(super) fn waits(&self, index: u16) -> bool {
+        self.queues.get(usize::from(index)).is_some_and(|queue| queue.parked.is_some())
+    }
+}
+
+fn next_chain(
+    ring: &mut LyingRing,
+    view: &RefCell<DmaView>,
+    checker: &mut Option<alloc::boxed::Box<super::check::Checker>>,
+    index: u16,
+) -> Result<Option<DeviceChain>> {
+    ring.settle();
+    let popped = ring.pop_from(&DmaTables(view));
+    if let Some(checker) = checker {
+        checker.popped(index, &popped, ring.ring(), &DmaTables(view));
+    }
+    popped.map_err(fault_error)
+}
+
+/// The caller does not see it: the device asks for a reset.
+fn fault_error(fault: DriverFault) -> Error {
+    Error::protocol(alloc::format!("{fault}"))
+}
