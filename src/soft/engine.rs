@@ -29,7 +29,7 @@ pub(super) struct Served {
 /// Ring memory for `len` bytes at a device address, and the offset in it: cells want 16 bytes of alignment,
 /// some structures have less.
 fn memory_at(view: &mut DmaView, addr: u64, len: usize) -> Result<(RingMemory, usize)> {
-    let offset = (addr % RING_ALIGN as u64) as usize;
+    let offset = (addr & (RING_ALIGN as u64).wrapping_sub(1)) as usize;
     let memory = view.ring_memory(addr.wrapping_sub(offset as u64), len.saturating_add(offset))?;
     Ok((memory, offset))
 }
