@@ -241,6 +241,8 @@ fn next_chain(
     }
     let popped = ring.pop_from(&DmaTables(view));
     if let Some(checker) = checker {
+        // Once more: the chain may have come after the look above.
+        checker.looked(index, ring.ring(), features);
         checker.popped(index, &popped, ring.ring(), features);
     }
     popped.map_err(fault_error)

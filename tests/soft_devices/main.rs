@@ -6,6 +6,7 @@ mod entropy;
 mod hostile;
 mod lies;
 mod streams;
+mod threads;
 
 use std::sync::Arc;
 use std::time::Duration;
