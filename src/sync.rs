@@ -48,9 +48,9 @@ pub mod mutants {
         NoKickFence,
         /// The kick decision compares without wrapping arithmetic.
         KickNotModular,
-        /// The kick decision takes the index before the batch as its end.
+        /// The kick decision takes the index before the last chain for the one before the batch.
         KickOldIndex,
-        /// `Split::used_index` loads `used.idx` relaxed.
+        /// `Split::look` loads `used.idx` relaxed.
         UsedRelaxed,
         /// No full fence between arming interrupts and the look at the ring.
         NoArmFence,
@@ -60,6 +60,16 @@ pub mod mutants {
         StaleUsedEvent,
         /// The last entry of an indirect table is left out.
         IndirectShort,
+        /// `DeviceRing::available` loads `avail.idx` relaxed.
+        AvailRelaxed,
+        /// `DeviceRing::publish_used` stores `used.idx` relaxed.
+        UsedStoreRelaxed,
+        /// The device has no full fence between its wish for a notification and its look at the ring.
+        NoWishFence,
+        /// The device does not look at the ring after its wish.
+        NoDeviceRecheck,
+        /// The device has no full fence between `used.idx` and the read of `used_event` or `avail.flags`.
+        NoCallFence,
         /// A waiter that leaves does not hand on the reaping role.
         NoHandOver,
         /// The reaper does not wake the owners of what it reaped.

@@ -10,7 +10,6 @@ use crate::mem::cell::Pairs64View;
 use crate::mem::lease::Lease;
 use crate::spec::ByteOrder;
 use crate::spec::split::DESC_F_WRITE;
-use crate::sync::mutant;
 
 /// A chain that was not accepted, with its buffers. The ring is as it was.
 ///
@@ -168,9 +167,7 @@ impl<B: Lease> Ring<B> {
             }
             let desc = Desc { addr: buf.device_addr(), len: buf.len(), flags };
             let more = index.wrapping_add(1) != chain.parts;
-            if let Some(tables) = &self.tables
-                && (more || !mutant!(IndirectShort))
-            {
+            if let Some(tables) = &self.tables {
                 tables.write(table, index, desc, more);
             }
             self.inflight.put(at, buf);

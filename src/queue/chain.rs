@@ -6,7 +6,6 @@ use super::{Ring, Token};
 use crate::error::ChainFault;
 use crate::mem::lease::Lease;
 use crate::spec::split::DESC_F_WRITE;
-use crate::sync::mutant;
 use crate::{Error, Result};
 
 /// A chain under construction: device-readable buffers first, then device-writable ones.
@@ -180,9 +179,7 @@ impl<'r, B: Lease> Chain<'r, B> {
         // A single part needs no table: it goes into the ring's own (next is None, parts is 1).
         if !self.indirect || (next.is_none() && self.parts == 1) {
             self.ring.split.write_desc(self.tail, self.pending, next);
-        } else if let Some(tables) = &self.ring.tables
-            && !(next.is_none() && mutant!(IndirectShort))
-        {
+        } else if let Some(tables) = &self.ring.tables {
             let at = self.parts.wrapping_sub(1);
             tables.write(self.current_table(), at, self.pending, next.is_some());
         }

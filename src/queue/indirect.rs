@@ -7,6 +7,7 @@ use super::RingConfig;
 use super::split::{Desc, write_desc};
 use crate::mem::cell::{Pairs64, RingMemory};
 use crate::spec::ByteOrder;
+use crate::sync::mutant;
 use crate::{Error, Result};
 
 /// Descriptors in a slot's own table.
@@ -98,6 +99,9 @@ impl Tables {
     /// IN_ORDER demands and nothing forbids (§2.7.5.3.1).
     #[inline(always)]
     pub(super) fn write(&self, table: Table, at: u16, desc: Desc, more: bool) {
+        if !more && mutant!(IndirectShort) {
+            return;
+        }
         let next = more.then(|| at.wrapping_add(1));
         let (cells, first) = match (table, &self.large) {
             (Table::Large(index), Some(large)) => {

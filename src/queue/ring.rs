@@ -94,6 +94,13 @@ impl<B: Lease> Ring<B> {
         })
     }
 
+    /// As if `index` chains had come and gone already: models cannot afford so many before a wrap. For a ring that
+    /// is new; its device end starts at the same index.
+    #[cfg(loom)]
+    pub fn start_at(&mut self, index: u16) {
+        self.split.start_at(index);
+    }
+
     /// Starts a chain: in a table of its own where indirect descriptors were negotiated and it has more than
     /// one buffer, else in the ring's own table.
     #[inline(always)]

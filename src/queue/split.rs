@@ -113,6 +113,15 @@ impl Split {
         })
     }
 
+    /// See [`super::Ring::start_at`].
+    #[cfg(loom)]
+    pub(super) fn start_at(&mut self, index: u16) {
+        (self.next, self.published, self.last_used, self.seen_used) = (index, index, index, index);
+        self.avail_idx.store(0, self.order.u16(index), Relaxed);
+        self.used_idx.store(0, self.order.u16(index), Relaxed);
+        self.arm_event();
+    }
+
     /// The ring's own table, by value.
     #[inline(always)]
     pub(super) fn table(&self) -> Pairs64View<'_> {

@@ -26,7 +26,7 @@ pub fn passes_event(event: u16, new: u16, old: u16) -> bool {
         return new >= event.saturating_add(1);
     }
     if mutant!(KickOldIndex) {
-        return event == old;
+        return event == new.wrapping_sub(1);
     }
     // Entry `event` is among the last `new - old` before `new` exactly if it lies less than that far behind.
     span(event, new).wrapping_sub(1) < span(old, new)

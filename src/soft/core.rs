@@ -54,6 +54,8 @@ pub(super) struct Queue {
     /// Legacy MMIO.
     pub(super) align: u32,
     pub(super) ring: Option<LyingRing>,
+    /// Where its areas are, while there is a ring.
+    pub(super) ranges: super::engine::Ranges,
     /// A chain that could not be served yet.
     pub(super) parked: Option<DeviceChain>,
     /// Chains used since the queue was enabled.

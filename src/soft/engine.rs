@@ -1,5 +1,6 @@
 //! Serving the queues.
 
+use alloc::vec::Vec;
 use core::cell::RefCell;
 
 use super::core::{Core, Queue};
@@ -46,38 +47,44 @@ impl Tables for DmaTables<'_> {
     }
 }
 
-/// Where the three areas are, and what the ring is like.
-fn ring_of(queue: &Queue, config: &mut RingConfig, view: &mut DmaView) -> Result<DeviceRing> {
+/// Device address and length of the three areas.
+pub(super) type Ranges = [(u64, usize); 3];
+
+/// Where the three areas are; fills in how they lie.
+fn ranges_of(queue: &Queue, config: &mut RingConfig) -> Result<Ranges> {
     let n = usize::from(queue.size);
     let [mut descriptor, mut driver, mut device] = queue.areas;
     if queue.page != 0 {
         config.layout = RingLayout::Legacy { align: queue.align };
         let areas = Areas::new(config.layout, queue.size)?;
-        let at = |offset: usize| queue.areas.first().and_then(|base| base.checked_add(offset as u64));
+        let base = descriptor;
         let beyond = Error::Misuse { what: "a legacy queue ends beyond 2^64" };
-        descriptor = at(areas.descriptor).ok_or(beyond.clone())?;
-        driver = at(areas.driver).ok_or(beyond.clone())?;
-        device = at(areas.device).ok_or(beyond)?;
+        let at = |offset: usize| base.checked_add(offset as u64).ok_or(beyond.clone());
+        (descriptor, driver, device) = (at(areas.descriptor)?, at(areas.driver)?, at(areas.device)?);
     }
-    let lens =
-        [n.saturating_mul(16), n.saturating_mul(2).saturating_add(6), n.saturating_mul(8).saturating_add(6)];
-    let ranges = [(descriptor, lens[0]), (driver, lens[1]), (device, lens[2])];
-    check_apart(&ranges)?;
-    let (table, table_at) = memory_at(view, descriptor, lens[0])?;
-    let (avail, avail_at) = memory_at(view, driver, lens[1])?;
-    let (used, used_at) = memory_at(view, device, lens[2])?;
+    let used = n.saturating_mul(8).saturating_add(6);
+    let avail = n.saturating_mul(2).saturating_add(6);
+    Ok([(descriptor, n.saturating_mul(16)), (driver, avail), (device, used)])
+}
+
+fn ring_of(ranges: &Ranges, config: &RingConfig, view: &mut DmaView) -> Result<DeviceRing> {
+    let [(descriptor, table_len), (driver, avail_len), (device, used_len)] = *ranges;
+    let (table, table_at) = memory_at(view, descriptor, table_len)?;
+    let (avail, avail_at) = memory_at(view, driver, avail_len)?;
+    let (used, used_at) = memory_at(view, device, used_len)?;
     DeviceRing::new((&table, table_at), (&avail, avail_at), (&used, used_at), config)
 }
 
-/// Cells of two widths never share memory, whatever the driver says.
-fn check_apart(ranges: &[(u64, usize); 3]) -> Result<()> {
-    let mut sorted = *ranges;
+/// Cells of two widths never share memory, whatever the driver says: no area of a ring meets another of it, or of
+/// a ring that is there.
+fn check_apart(ranges: &Ranges, others: &[Ranges]) -> Result<()> {
+    let mut sorted: Vec<_> = others.iter().flatten().chain(ranges).copied().collect();
     sorted.sort_unstable();
     let apart = sorted.windows(2).all(|pair| match pair {
         [(start, len), (next, _)] => start.checked_add(*len as u64).is_some_and(|end| end <= *next),
         _ => true,
     });
-    if apart { Ok(()) } else { Err(Error::Misuse { what: "the areas of a queue overlap" }) }
+    if apart { Ok(()) } else { Err(Error::Misuse { what: "areas of queues overlap" }) }
 }
 
 impl Core {
@@ -103,13 +110,15 @@ impl Core {
     }
 
     /// Whether a queue can be served; sets its ring up at first.
-    fn has_ring(&mut self, index: u16) -> Result<bool> {
+    pub(super) fn has_ring(&mut self, index: u16) -> Result<bool> {
         let accepted = self.accepted();
         let (order, legacy) = (self.order(), self.legacy_driver());
-        let Some(queue) = self.queues.get_mut(usize::from(index)) else { return Ok(false) };
-        if !queue.in_use() || queue.ring.is_some() {
-            return Ok(queue.in_use());
+        match self.queues.get(usize::from(index)) {
+            Some(queue) if queue.in_use() && queue.ring.is_none() => {}
+            other => return Ok(other.is_some_and(Queue::in_use)),
         }
+        let others = self.ranges();
+        let Some(queue) = self.queues.get_mut(usize::from(index)) else { return Ok(false) };
         let mut config = RingConfig::new(index, queue.size);
         config.order = order;
         config.event_idx = accepted.contains(Features::EVENT_IDX);
@@ -117,9 +126,13 @@ impl Core {
         if accepted.contains(Features::ORDER_PLATFORM) {
             config.barrier = Barrier::Device;
         }
-        let made = ring_of(queue, &mut config, &mut self.view.borrow_mut());
+        let made = ranges_of(queue, &mut config).and_then(|ranges| {
+            check_apart(&ranges, &others)?;
+            Ok((ring_of(&ranges, &config, &mut self.view.borrow_mut())?, ranges))
+        });
         match made {
-            Ok(ring) => {
+            Ok((ring, ranges)) => {
+                queue.ranges = ranges;
                 let mut ring = LyingRing::new(ring, None);
                 for lie in self.script.iter() {
                     if let DeviceLie::Ring { queue, chain, lie } = lie
@@ -142,6 +155,11 @@ impl Core {
                 Ok(false)
             }
         }
+    }
+
+    /// The areas of the rings that are in use.
+    fn ranges(&self) -> Vec<Ranges> {
+        self.queues.iter().filter(|queue| queue.ring.is_some()).map(|queue| queue.ranges).collect()
     }
 
     fn take_chains(&mut self, index: u16, most: u32, served: &mut Served) -> Result<()> {
@@ -223,6 +241,8 @@ fn next_chain(
     }
     let popped = ring.pop_from(&DmaTables(view));
     if let Some(checker) = checker {
+        // Once more: the chain may have come after the look above.
+        checker.looked(index, ring.ring(), features);
         checker.popped(index, &popped, ring.ring(), features);
     }
     popped.map_err(fault_error)

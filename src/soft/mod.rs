@@ -1,6 +1,17 @@
 //! The other side: devices in software, for tests, benchmarks and programs without hardware.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![deny(clippy::arithmetic_side_effects)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        reason = "a test may fail"
+    )
+)]
 
 #[cfg(not(loom))]
 mod block;

@@ -15,6 +15,7 @@ use crate::spec::ByteOrder;
 use crate::spec::split::{AVAIL_RING, DESC_F_INDIRECT, DESC_F_NEXT, DESC_F_WRITE, USED_RING};
 use crate::spec::split::{avail_event, used_event};
 use crate::sync::Ordering::{Acquire, Relaxed, Release};
+use crate::sync::mutant;
 
 /// A rule that the driver broke.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -193,6 +194,13 @@ impl DeviceRing {
         self.order
     }
 
+    /// As if `index` chains had come and gone already: models cannot afford so many before a wrap.
+    #[cfg(loom)]
+    pub fn start_at(&mut self, index: u16) {
+        (self.taken, self.seen, self.next_used, self.published) = (index, index, index, index);
+        self.used_idx.store(0, self.order.u16(index), Relaxed);
+    }
+
     /// Number of the next used element, modulo 2^16.
     pub fn next_used(&self) -> u16 {
         self.next_used
@@ -205,8 +213,10 @@ impl DeviceRing {
 
     /// How many chains wait.
     pub fn available(&self) -> core::result::Result<u16, DriverFault> {
-        // Acquire: table and ring entries before `idx`; pairs with the driver's release of it (§2.7.13.3.1).
-        let idx = self.order.u16(self.avail_idx.load(0, Acquire));
+        // Acquire: table and ring entries before `idx`; pairs with the driver's release of it in
+        // `Split::publish` (§2.7.13.3.1). tests/loom_publish.rs dies without it (AvailRelaxed).
+        let order = if mutant!(AvailRelaxed) { Relaxed } else { Acquire };
+        let idx = self.order.u16(self.avail_idx.load(0, order));
         self.barrier.after_load();
         let span = suppress::span(self.taken, idx);
         if span > self.size {
@@ -356,12 +366,16 @@ impl DeviceRing {
             return false;
         }
         self.barrier.before_store();
-        // Release: elements and payload before `idx`; pairs with the driver's acquire of it (§2.7.8.2).
-        self.used_idx.store(0, self.order.u16(new), Release);
+        // Release: elements and payload before `idx`; pairs with the driver's acquire of it in `Split::look`
+        // (§2.7.8.2). tests/loom_publish.rs dies without it (UsedStoreRelaxed).
+        let order = if mutant!(UsedStoreRelaxed) { Relaxed } else { Release };
+        self.used_idx.store(0, self.order.u16(new), order);
         self.published = new;
         // Full fence: our store of `idx` against our load of the driver's wish; pairs with the fence between the
-        // driver's wish and its look at `idx` (`Split::arm`).
-        self.barrier.full();
+        // driver's wish and its look at `idx` (`Split::arm`). tests/loom_rearm.rs dies without it (NoCallFence).
+        if !mutant!(NoCallFence) {
+            self.barrier.full();
+        }
         if self.event_idx {
             suppress::passes_event(self.order.u16(self.used_event.load(0, Relaxed)), new, old)
         } else {
@@ -379,9 +393,11 @@ impl DeviceRing {
             self.used_flags.store(0, 0, Relaxed);
         }
         // Full fence: our store of the wish against our load of `avail.idx`; pairs with the one in the driver's
-        // `Split::publish`.
-        self.barrier.full();
-        Ok(self.look()? != 0)
+        // `Split::publish`. tests/loom_kick.rs dies without it (NoWishFence).
+        if !mutant!(NoWishFence) {
+            self.barrier.full();
+        }
+        Ok(!mutant!(NoDeviceRecheck) && self.look()? != 0)
     }
 
     /// Tells the driver that no notifications are needed. It may send some all the same.

@@ -273,6 +273,12 @@ impl Rig {
 
     /// Resets the ring: every chain in flight comes back once, with its buffers, and the ring works again.
     pub fn reset(&mut self) {
+        self.restart();
+        self.round_trips(3);
+    }
+
+    /// The first half of it.
+    pub fn restart(&mut self) {
         let mut ended = Vec::new();
         self.ring
             .reset(&stopped(), |token, bufs| ended.push((token, bufs.map(|b| b.number).collect::<Vec<_>>())))
@@ -285,7 +291,6 @@ impl Rig {
         assert_eq!(self.ledger.alive(), 0, "no buffer is left behind");
         assert_eq!((self.ring.free(), self.ring.outstanding()), (u32::from(self.case.size), 0));
         self.new_device();
-        self.round_trips(3);
     }
 
     /// So many rounds with a full ring, by an honest device.

@@ -67,7 +67,7 @@ const MMIO: [Interface; 2] = [Interface::Mmio, Interface::MmioLegacy];
 #[test]
 fn an_honest_device_lives_behind_every_interface() {
     for interface in Interface::ALL {
-        outcome(interface, []).expect(interface.name());
+        outcome(interface, []).unwrap();
     }
 }
 
@@ -228,6 +228,32 @@ fn d10_d23_d24_rings_of_devices_that_lie() {
         let lie = DeviceLie::Ring { queue: 1, chain: 0, lie: Lie::UsedIdRange { id: 1 << 20 } };
         let error = outcome(interface, [lie]).unwrap_err();
         assert!(matches!(error.kind(), Error::Broken { queue: 1, .. }), "{interface:?}: {error:?}");
+    }
+}
+
+#[test]
+fn d23_d24_rings_that_are_told_to_lie_at_once() {
+    for interface in Interface::ALL {
+        let run = |lie| {
+            let device = soft(interface, vec![]);
+            let driver = Device::open(transport(&device).unwrap(), Options::default()).unwrap();
+            driver.negotiate(Features::EMPTY, Features::EMPTY).unwrap();
+            let mut queue = driver.take_queue(0, QueueConfig::default()).unwrap();
+            driver.start().unwrap();
+            let buf = driver.alloc(4).unwrap();
+            queue.add_chain([], [buf]).unwrap();
+            queue.notify().unwrap();
+            device.tell(lie).unwrap();
+            let first = queue.get(Some(Duration::from_millis(200))).map(|_| ());
+            // One that was there before the lie is taken for what it says.
+            first.and_then(|()| queue.get(Some(Duration::from_millis(200))).map(|_| ())).unwrap_err()
+        };
+        let error = run(DeviceLie::AllOnes);
+        let known = matches!(error.kind(), Error::Broken { .. } | Error::DeviceGone { .. });
+        assert!(known, "{interface:?}: {error:?}");
+        let lie = Lie::UsedBeforeAvailable { count: 2 };
+        let error = run(DeviceLie::Ring { queue: 0, chain: 0, lie });
+        assert!(matches!(error.kind(), Error::Broken { .. }), "{interface:?}: {error:?}");
     }
 }
 

@@ -1,24 +1,17 @@
 //! Cells for loom: its atomics, found again by offset and width, so that both ends of a ring share them.
 
-use alloc::vec::Vec;
-use core::any::Any;
+use alloc::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::sync::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
-/// The cells that were carved so far. The lock is std's: carving is set-up, not part of a model.
+/// The words that were carved so far, by offset and width: an array that lies in another one, as an indirect
+/// table lies in the memory of all tables, finds the same words. The lock is std's: carving is set-up, not part
+/// of a model.
 pub(super) struct Inner {
     pub(super) len: usize,
     pub(super) device_addr: u64,
-    carved: Mutex<Vec<Carved>>,
-}
-
-/// An array of cells: its place in bytes, its kind, its atomics.
-struct Carved {
-    at: usize,
-    len: usize,
-    kind: &'static str,
-    array: Arc<dyn Any + Send + Sync>,
+    carved: Mutex<BTreeMap<(usize, usize), Arc<dyn core::any::Any + Send + Sync>>>,
 }
 
 impl Inner {
@@ -26,30 +19,19 @@ impl Inner {
         Self { len, device_addr, carved: Mutex::default() }
     }
 
-    /// The array that covers `len` bytes at `offset`, and how many bytes into it they start; made where there is
-    /// none. A device finds an indirect table inside the driver's array of tables.
     fn carve<T: Send + Sync + 'static>(
         &self,
         offset: usize,
-        len: usize,
-        kind: &'static str,
-        make: impl FnOnce() -> Vec<T>,
-    ) -> (Arc<Vec<T>>, usize) {
+        count: usize,
+        width: usize,
+        make: impl Fn() -> T,
+    ) -> Arc<[Arc<T>]> {
         let mut carved = self.carved.lock().unwrap_or_else(PoisonError::into_inner);
-        let end = offset + len;
-        let around = carved
-            .iter()
-            .find(|carved| carved.kind == kind && carved.at <= offset && end <= carved.at + carved.len);
-        let (array, at) = match around {
-            Some(found) => (found.array.clone(), found.at),
-            None => {
-                let array: Arc<dyn Any + Send + Sync> = Arc::new(make());
-                carved.push(Carved { at: offset, len, kind, array: array.clone() });
-                (array, offset)
-            }
-        };
-        drop(carved);
-        (array.downcast().unwrap_or_else(|_| Arc::new(Vec::new())), offset - at)
+        let words = (0..count).filter_map(|n| {
+            let word = carved.entry((offset + n * width, width)).or_insert_with(|| Arc::new(make()));
+            word.clone().downcast().ok()
+        });
+        words.collect()
     }
 }
 
@@ -64,37 +46,31 @@ pub(super) fn view<C>(cells: &C) -> View<'_, C> {
     cells
 }
 
+/// `$per` words of type `$atomic`, `$width` bytes each, to a cell.
 macro_rules! model_cells {
-    ($name:ident, $atomic:ty, $word:ty, $per:expr) => {
+    ($name:ident, $atomic:ty, $width:expr, $per:expr) => {
         #[derive(Clone)]
-        pub(super) struct $name {
-            array: Arc<Vec<$atomic>>,
-            /// The first atomic of these cells.
-            first: usize,
-        }
+        pub(super) struct $name(Arc<[Arc<$atomic>]>);
 
         impl $name {
             pub(super) fn new(inner: &Inner, offset: usize, count: usize) -> Self {
-                let make = || (0..count * $per).map(|_| <$atomic>::new(0)).collect();
-                let (width, kind) = (size_of::<$word>(), stringify!($name));
-                let (array, skipped) = inner.carve(offset, count * $per * width, kind, make);
-                Self { array, first: skipped / width }
+                Self(inner.carve(offset, count * $per, $width, || <$atomic>::new(0)))
             }
         }
     };
 }
 
-model_cells!(Cells16, AtomicU16, u16, 1);
-model_cells!(Pairs32, AtomicU32, u32, 2);
-model_cells!(Pairs64, AtomicU64, u64, 2);
+model_cells!(Cells16, AtomicU16, 2, 1);
+model_cells!(Pairs32, AtomicU32, 4, 2);
+model_cells!(Pairs64, AtomicU64, 8, 2);
 
 impl Cells16 {
     pub(super) fn load(&self, index: usize, order: Ordering) -> u16 {
-        self.array[self.first + index].load(order)
+        self.0[index].load(order)
     }
 
     pub(super) fn store(&self, index: usize, value: u16, order: Ordering) {
-        self.array[self.first + index].store(value, order);
+        self.0[index].store(value, order);
     }
 }
 
@@ -102,15 +78,12 @@ macro_rules! pair_access {
     ($name:ident, $word:ty) => {
         impl $name {
             pub(super) fn load(&self, index: usize, order: Ordering) -> ($word, $word) {
-                (
-                    self.array[self.first + index * 2].load(order),
-                    self.array[self.first + index * 2 + 1].load(order),
-                )
+                (self.0[index * 2].load(order), self.0[index * 2 + 1].load(order))
             }
 
             pub(super) fn store(&self, index: usize, value: ($word, $word), order: Ordering) {
-                self.array[self.first + index * 2].store(value.0, order);
-                self.array[self.first + index * 2 + 1].store(value.1, order);
+                self.0[index * 2].store(value.0, order);
+                self.0[index * 2 + 1].store(value.1, order);
             }
         }
     };

@@ -130,7 +130,7 @@ impl Checker {
     }
 }
 
-/// Whether each `next` of a chain is the next number (§2.7.5.1).
+/// Whether each `next` of a chain is the next number (§2.7.5.2).
 fn in_ring_order(head: u16, ring: &DeviceRing) -> bool {
     let mask = ring.size().wrapping_sub(1);
     let mut at = head;

@@ -68,8 +68,8 @@ rules! {
     PCI_ENABLE_UNCONFIGURED "§4.1.4.3.2" "it enabled a queue before it wrote all areas";
     PCI_QUEUE_CHANGED "§4.1.4.3.2" "it wrote to a field of an enabled queue";
     PCI_CAP_WRITTEN "§4.1.4.1" "it wrote to a capability that is not the access capability";
-    PCI_ACCESS_ALIGN "§4.1.4.9.1" "it used the access capability with an offset that is no multiple of the length";
-    PCI_ACCESS_RANGE "§4.1.4.9.1" "it used the access capability outside of the device's structures";
+    PCI_ACCESS_ALIGN "§4.1.4.9.2" "it used the access capability with an offset that is no multiple of the length";
+    PCI_ACCESS_RANGE "§4.1.4.9.2" "it used the access capability outside of the device's structures";
     PCI_VECTOR_RANGE "§4.1.5.1.2.2" "it mapped an event to a vector outside the table";
     PCI_VECTOR_NOT_READ "§4.1.5.1.2.2" "it did not read a vector back";
     PCI_NOTIFY_16 "§4.1.5.2.1" "its notification was not 16 bits wide";
@@ -101,8 +101,8 @@ rules! {
     RING_UNREACHABLE "§2.7" "an area of a queue lies outside the memory that the device may use";
     RING_USED_FLAGS "§2.7.10.1" "the flags of the used ring were not 0 at first";
     RING_FRAMING "§2.7.4.2" "a device-readable descriptor follows a device-writable one";
-    RING_TOO_MANY_BYTES "§2.7.5.1" "a chain of more than 2^32 bytes";
-    RING_IN_ORDER "§2.7.5.1" "a chain's descriptors are not in ring order, with IN_ORDER";
+    RING_TOO_MANY_BYTES "§2.7.5.2" "a chain of more than 2^32 bytes";
+    RING_IN_ORDER "§2.7.5.2" "a chain's descriptors are not in ring order, with IN_ORDER";
     RING_INDEX "§2.7.5" "a descriptor index outside the table";
     RING_INDIRECT_FEATURE "§2.7.5.3.1" "an indirect descriptor without INDIRECT_DESC";
     RING_INDIRECT_NESTED "§2.7.5.3.1" "an indirect descriptor within an indirect table";
