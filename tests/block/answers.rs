@@ -150,6 +150,21 @@ fn c26_a_time_out_frees_nothing_and_late_answers_are_dropped() {
 }
 
 #[test]
+fn what_is_in_flight_at_the_end_of_the_driver_is_kept_until_the_reset() {
+    let mut wish = small();
+    wish.timeout = SHORT;
+    let builder = builder(&image(4096)).lies([DeviceLie::Stalls]);
+    let (_soft, block) = open(MODERN, builder, Run::Inline, wish);
+    let pool = block.device().pool(1, 512).unwrap();
+    assert!(block.read_into(512, pool.take().unwrap()).is_err());
+    let device = block.into_device();
+    assert_ne!(device.memory().quarantine().tally().count, 0);
+    assert_eq!(pool.free(), 0);
+    device.reset().unwrap();
+    assert_eq!((device.memory().quarantine().tally().count, pool.free()), (0, 1));
+}
+
+#[test]
 fn c3_a_device_that_asks_for_a_reset_is_set_up_again() {
     for way in ways() {
         let image = image(4096);
