@@ -60,8 +60,9 @@ impl Source for Raw {
 #[derive(Debug)]
 pub struct Owned {
     ones: Vec<DmaBuf>,
-    /// Header, data, status, and so on: the last three are the next request's.
-    threes: Vec<DmaBuf>,
+    /// Requests with header, data and status; those below `free` have theirs here, the others' are in flight.
+    threes: Vec<[Option<DmaBuf>; 3]>,
+    free: usize,
     /// Lets the pools' memory go at the end: no device ever had it.
     space: DmaSpace,
 }
@@ -76,12 +77,12 @@ impl Owned {
         let pool = |bytes: u32| DmaPool::new(&space, SLOTS as u32, bytes);
         let (ones, headers) = (pool(DATA_BYTES)?, pool(HEADER_BYTES)?);
         let (data, statuses) = (pool(DATA_BYTES)?, pool(STATUS_BYTES)?);
-        let mut threes = Vec::with_capacity(3 * SLOTS);
+        let mut threes = Vec::with_capacity(SLOTS);
         for _ in 0..SLOTS {
-            threes.extend([headers.take()?, data.take()?, statuses.take()?]);
+            threes.push([Some(headers.take()?), Some(data.take()?), Some(statuses.take()?)]);
         }
         let ones = (0..SLOTS).map(|_| ones.take()).collect::<Result<_>>()?;
-        Ok(Self { ones, threes, space })
+        Ok(Self { ones, threes, free: SLOTS, space })
     }
 }
 
@@ -105,19 +106,26 @@ impl Source for Owned {
 
     #[inline(always)]
     fn three(&mut self, _: &Request) -> [DmaBuf; 3] {
-        let (status, data, header) = (self.threes.pop(), self.threes.pop(), self.threes.pop());
-        [header.expect(ENOUGH), data.expect(ENOUGH), status.expect(ENOUGH)]
+        self.free = self.free.checked_sub(1).expect(ENOUGH);
+        let [header, data, status] = &mut self.threes[self.free];
+        [header.take().expect(ENOUGH), data.take().expect(ENOUGH), status.take().expect(ENOUGH)]
     }
 
     #[inline(always)]
     fn take_back(&mut self, mut completion: Completion<'_, DmaBuf>) {
         black_box((completion.token(), completion.written()));
         if completion.len() == 1 {
-            self.ones.extend(completion.next());
+            let data = completion.next();
+            // Before the vector, which could panic: a completion that may be dropped while unwinding lies in
+            // memory, and not in registers.
+            drop(completion);
+            self.ones.extend(data);
         } else {
-            self.threes.extend(completion.next());
-            self.threes.extend(completion.next());
-            self.threes.extend(completion.next());
+            let bufs = (completion.next(), completion.next(), completion.next());
+            drop(completion);
+            let [header, data, status] = &mut self.threes[self.free];
+            self.free += 1;
+            (*header, *data, *status) = bufs;
         }
     }
 }

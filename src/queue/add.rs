@@ -77,19 +77,21 @@ impl<B: Lease> Ring<B> {
         writable: &[B; W],
     ) -> Option<Admitted> {
         let parts = u16::try_from(R.wrapping_add(W)).ok()?;
-        let (mut empty, mut total) = (parts == 0, 0u64);
+        // One look at each length: of a lease that is shared with others it is an atomic load. `none` has bits
+        // above the 32nd exactly if a length is 0.
+        let (mut none, mut total) = (u64::from(parts).wrapping_sub(1), 0u64);
         for buf in readable {
-            empty |= buf.len() == 0;
-            total = total.wrapping_add(u64::from(buf.len()));
+            let len = u64::from(buf.len());
+            (none, total) = (none | len.wrapping_sub(1), total.wrapping_add(len));
         }
         let before = total;
         for buf in writable {
-            empty |= buf.len() == 0;
-            total = total.wrapping_add(u64::from(buf.len()));
+            let len = u64::from(buf.len());
+            (none, total) = (none | len.wrapping_sub(1), total.wrapping_add(len));
         }
         // A ring that is broken has no room; nor has one for more parts than its size.
         let room = if self.uses_table(parts) { parts <= SMALL && parts <= self.size } else { true };
-        let good = !empty && total <= u64::from(u32::MAX) && room && self.has_room(parts);
+        let good = (none | total) <= u64::from(u32::MAX) && room && self.has_room(parts);
         // Fits: the total is below 2^32.
         good.then(|| Admitted { parts, writable: total.wrapping_sub(before) as u32 })
     }
@@ -219,6 +221,10 @@ impl<B: Lease> Fill<'_, B> {
             // A free place is empty; saying so spares the look whether something is to be dropped.
             core::mem::forget(place.buf.replace(buf));
             (self.tail, self.at) = (self.at, next);
+        } else {
+            // Does not happen: the list of free places leads nowhere else. Dropping could unwind, and for that
+            // every step of the caller's loop would have to write down in memory how far it came.
+            core::mem::forget(buf);
         }
     }
 }

@@ -165,6 +165,9 @@ impl<B> InFlight<B> {
         if let Some(place) = self.places.get_mut(at as usize) {
             // A free place is empty; saying so spares the look whether something is to be dropped.
             core::mem::forget(place.buf.replace(buf));
+        } else {
+            // Does not happen, and a drop would have to be able to unwind.
+            core::mem::forget(buf);
         }
     }
 
@@ -230,20 +233,33 @@ impl<B> InFlight<B> {
     /// Puts the places from `head` to `tail`, `parts` of them, back.
     #[inline(always)]
     pub(super) fn give_back(&mut self, head: u32, tail: u32, parts: u16) {
-        if self.in_table(tail) {
-            self.give_back_extra(head, tail, parts);
-            self.give_back_descriptors(head, head, 1);
+        // All else is kept out of line: the drop of a completion is inlined only while it is small, and one that
+        // is called needs the completion in memory.
+        if self.in_table(tail) || self.ring_order.is_some() {
+            self.give_back_special(head, tail, parts);
         } else {
             self.give_back_descriptors(head, tail, parts);
         }
     }
 
-    #[inline(always)]
-    fn give_back_descriptors(&mut self, head: u32, tail: u32, count: u16) {
+    /// A chain in an indirect table, or slots in ring order.
+    #[inline(never)]
+    fn give_back_special(&mut self, head: u32, tail: u32, parts: u16) {
+        let (mut tail, mut count) = (tail, parts);
+        if self.in_table(tail) {
+            self.give_back_extra(head, tail, parts);
+            (tail, count) = (head, 1);
+        }
         if self.ring_order.is_some() {
             self.give_back_in_order(head, count);
-            return;
+        } else {
+            self.give_back_descriptors(head, tail, count);
         }
+    }
+
+    /// To the list of free ones.
+    #[inline(always)]
+    fn give_back_descriptors(&mut self, head: u32, tail: u32, count: u16) {
         let FreeList { first, count: before } = self.free;
         self.link(tail, first);
         self.free = FreeList { first: head, count: before.wrapping_add(u32::from(count)) };
