@@ -60,9 +60,8 @@ impl Source for Raw {
 #[derive(Debug)]
 pub struct Owned {
     ones: Vec<DmaBuf>,
-    /// Requests with header, data and status; those below `free` have theirs here, the others' are in flight.
-    threes: Vec<[Option<DmaBuf>; 3]>,
-    free: usize,
+    /// Header, data and status of the requests that are not in flight.
+    threes: Vec<[DmaBuf; 3]>,
     /// Lets the pools' memory go at the end: no device ever had it.
     space: DmaSpace,
 }
@@ -79,10 +78,10 @@ impl Owned {
         let (data, statuses) = (pool(DATA_BYTES)?, pool(STATUS_BYTES)?);
         let mut threes = Vec::with_capacity(SLOTS);
         for _ in 0..SLOTS {
-            threes.push([Some(headers.take()?), Some(data.take()?), Some(statuses.take()?)]);
+            threes.push([headers.take()?, data.take()?, statuses.take()?]);
         }
         let ones = (0..SLOTS).map(|_| ones.take()).collect::<Result<_>>()?;
-        Ok(Self { ones, threes, free: SLOTS, space })
+        Ok(Self { ones, threes, space })
     }
 }
 
@@ -94,6 +93,7 @@ impl Drop for Owned {
     }
 }
 
+const SAME: &str = "the ring gives back the buffers that it was given";
 const ENOUGH: &str = "the harness has no more requests in flight than there are buffers";
 
 impl Source for Owned {
@@ -106,9 +106,7 @@ impl Source for Owned {
 
     #[inline(always)]
     fn three(&mut self, _: &Request) -> [DmaBuf; 3] {
-        self.free = self.free.checked_sub(1).expect(ENOUGH);
-        let [header, data, status] = &mut self.threes[self.free];
-        [header.take().expect(ENOUGH), data.take().expect(ENOUGH), status.take().expect(ENOUGH)]
+        self.threes.pop().expect(ENOUGH)
     }
 
     #[inline(always)]
@@ -123,9 +121,11 @@ impl Source for Owned {
         } else {
             let bufs = (completion.next(), completion.next(), completion.next());
             drop(completion);
-            let [header, data, status] = &mut self.threes[self.free];
-            self.free += 1;
-            (*header, *data, *status) = bufs;
+            let (Some(header), Some(data), Some(status)) = bufs else { panic!("{SAME}") };
+            // Tells the compiler that the push does not grow the vector: for that, which may panic, the leases
+            // would be written to memory as an array first.
+            assert!(self.threes.len() < self.threes.capacity(), "{SAME}");
+            self.threes.push([header, data, status]);
         }
     }
 }

@@ -213,7 +213,7 @@ impl<B: Lease> Ring<B> {
             at: id,
             left: head.parts,
             inflight: &mut self.inflight,
-            tables: self.tables.as_mut(),
+            tables: &mut self.tables,
         }))
     }
 
@@ -358,7 +358,7 @@ impl<B: Lease> Ring<B> {
                 at,
                 left: head.parts,
                 inflight: &mut self.inflight,
-                tables: self.tables.as_mut(),
+                tables: &mut self.tables,
             };
             ended(token, &mut chain);
         }
