@@ -2,7 +2,7 @@
 
 use super::indirect::{SMALL, Table};
 use super::inflight::Place;
-use super::split::{Desc, write_desc};
+use super::split::{Desc, write_addr, write_rest};
 use super::{Ring, Token};
 use crate::Error;
 use crate::error::ChainFault;
@@ -215,9 +215,13 @@ impl<B: Lease> Fill<'_, B> {
     fn put(&mut self, buf: B, flags: u16) {
         self.left = self.left.wrapping_sub(1);
         if let Some(place) = self.places.get_mut(self.at as usize) {
-            let (desc, next) = (Desc { addr: buf.device_addr(), len: buf.len(), flags }, place.next);
+            let at = self.at as usize;
+            // The halves of the descriptor one after the other, so that few values live at a time: the loop that
+            // adds chains has more of them than there are registers.
+            write_addr(self.table, self.order, at, buf.device_addr());
+            let next = place.next;
             let more = (self.left != 0).then_some(next as u16);
-            write_desc(self.table, self.order, self.at as usize, desc, more);
+            write_rest(self.table, self.order, at, buf.len(), flags, more);
             // A free place is empty; saying so spares the look whether something is to be dropped.
             core::mem::forget(place.buf.replace(buf));
             (self.tail, self.at) = (self.at, next);
