@@ -20,13 +20,19 @@ pub mod bus;
 #[cfg(feature = "std")]
 pub mod device;
 #[cfg(feature = "std")]
+pub mod drivers;
+#[cfg(feature = "std")]
 pub mod event;
+#[cfg(feature = "std")]
+mod open;
 #[cfg(feature = "soft")]
 pub mod soft;
 #[cfg(feature = "std")]
 pub mod transport;
 
 pub use error::{Error, Result};
+#[cfg(feature = "std")]
+pub use open::{open, open_with};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -341,13 +341,28 @@ impl<B: Lease + Send + 'static> Queue<B> {
 
     /// The end of a ring: its buffers go home if the device was proven to have stopped; else they and it are kept
     /// until that is so.
-    fn put_away(&self, mut ring: Ring<B>) {
-        let Some(proof) = self.health.proof() else {
-            let bytes = u64::try_from(ring.memory().len()).unwrap_or(u64::MAX);
-            return self.space.quarantine().hold(ring, bytes);
-        };
-        if let Err(error) = ring.reset(&proof.for_rings(), |_, _| {}) {
-            log::error!("queue {} could not be cleared: {error}", self.index);
+    fn put_away(&self, ring: Ring<B>) {
+        let bytes = u64::try_from(ring.memory().len()).unwrap_or(u64::MAX);
+        let shelved = Shelved { ring, health: Arc::clone(&self.health) };
+        if self.health.proof().is_none() {
+            self.space.quarantine().hold(shelved, bytes);
+        }
+    }
+}
+
+/// A ring without a queue. A drop takes the buffers in flight out of it, if the device was proven to have stopped;
+/// else the ring forgets them.
+struct Shelved<B: Lease> {
+    ring: Ring<B>,
+    health: Arc<Health>,
+}
+
+impl<B: Lease> Drop for Shelved<B> {
+    fn drop(&mut self) {
+        if let Some(proof) = self.health.proof()
+            && let Err(error) = self.ring.reset(&proof.for_rings(), |_, _| {})
+        {
+            log::error!("queue {} could not be cleared: {error}", self.ring.queue());
         }
     }
 }
