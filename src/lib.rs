@@ -31,7 +31,7 @@ pub mod soft;
 pub mod transport;
 
 pub use error::{Error, Result};
-#[cfg(feature = "std")]
+#[cfg(all(feature = "std", not(loom)))]
 pub use open::{open, open_with};
 
 #[cfg(doctest)]

@@ -1,4 +1,5 @@
 //! From an address to a device: the only module that knows every bus, transport and software device.
+#![cfg(not(loom))]
 
 use alloc::string::ToString;
 use core::time::Duration;
@@ -44,7 +45,6 @@ pub fn open(address: &str) -> Result<Device> {
 /// The same for an address that is parsed, with options.
 pub fn open_with(address: &Address, options: Options) -> Result<Device> {
     let opened = match address.scheme() {
-        #[cfg(all(feature = "soft", not(loom)))]
         Scheme::Soft => software::open(address, options),
         scheme => Err(missing(scheme)),
     };
@@ -52,10 +52,8 @@ pub fn open_with(address: &Address, options: Options) -> Result<Device> {
 }
 
 fn missing(scheme: Scheme) -> Error {
-    let why = match scheme {
-        Scheme::Soft => "this build has no software devices: build it with the feature `soft`".to_string(),
-        other => alloc::format!("{}: devices are not opened by this version, soft: ones are", other.name()),
-    };
+    let name = scheme.name();
+    let why = alloc::format!("{name}: devices are not opened by this version, soft: ones are");
     Error::NotFound { why: why.into() }
 }
 
@@ -73,7 +71,19 @@ impl Entropy {
     }
 }
 
-#[cfg(all(feature = "soft", not(loom)))]
+#[cfg(not(feature = "soft"))]
+mod software {
+    use crate::address::Address;
+    use crate::device::{Device, Options};
+    use crate::{Error, Result};
+
+    pub(super) fn open(_address: &Address, _options: Options) -> Result<Device> {
+        let why = "this build has no software devices: build it with the feature `soft`";
+        Err(Error::NotFound { why: why.into() })
+    }
+}
+
+#[cfg(feature = "soft")]
 mod software {
     use alloc::boxed::Box;
     use alloc::string::ToString;

@@ -1,5 +1,6 @@
 //! Drivers, one a device type: they know no register, and take every wait, limit and number of the device as
 //! something to be checked.
+#![cfg(not(loom))]
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![deny(clippy::arithmetic_side_effects)]
 #![cfg_attr(
