@@ -3,13 +3,16 @@
 
 mod driver_common;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use driver_common::{MODERN, SHORT, SOON, kept_the_rules, rings, ways};
 use virtio::Error;
 use virtio::drivers::Entropy;
 use virtio::features::Features;
-use virtio::soft::{self, DeviceLie, Run, SoftDevice};
+use virtio::soft::{self, DeviceLie, DeviceModel, Reply, Request, Run, SoftDevice};
+use virtio::spec::DeviceType;
 
 /// What the device gives at first.
 fn first_bytes(len: usize) -> Vec<u8> {
@@ -80,16 +83,61 @@ fn d9_a_length_above_the_buffer_gives_the_buffer_alone() {
     assert_eq!((&bytes[..32], &bytes[32..]), (&first_bytes(32)[..], &[0; 32][..]));
 }
 
+/// An entropy device that numbers its answers from 1 on, each filled with its number; waits while it is not open,
+/// and claims all bytes but writes none after `honest` answers.
+#[derive(Debug)]
+struct Counting {
+    open: Arc<AtomicBool>,
+    answers: u8,
+    honest: u8,
+}
+
+impl DeviceModel for Counting {
+    fn device_type(&self) -> DeviceType {
+        DeviceType::ENTROPY
+    }
+
+    fn queues(&self) -> u16 {
+        1
+    }
+
+    fn handle(&mut self, request: &mut Request<'_>) -> virtio::Result<Reply> {
+        if !self.open.load(Ordering::Acquire) {
+            return Ok(Reply::Wait);
+        }
+        self.answers += 1;
+        let len = request.writable_len();
+        if self.answers <= self.honest {
+            request.fill(0, len as usize, self.answers)?;
+        }
+        Ok(Reply::Used(len as u32))
+    }
+}
+
 #[test]
 fn d9_bytes_that_were_not_written_are_no_earlier_ones() {
-    let builder = SoftDevice::builder(soft::Entropy::new(7).at_most(1)).lies([DeviceLie::UsedLen(64)]);
-    let (_soft, device) = MODERN.open(builder, Run::Inline);
+    let model = Counting { open: Arc::new(AtomicBool::new(true)), answers: 0, honest: 8 };
+    let (_soft, device) = MODERN.open(SoftDevice::builder(model), Run::Inline);
     let mut entropy = Entropy::new(device, SOON).unwrap();
-    for _ in 0..8 {
+    for number in 1..=16 {
         let mut bytes = [0xaa; 64];
         assert_eq!(entropy.read(&mut bytes).unwrap(), 64);
-        assert_eq!(bytes[1..], [0; 63]);
+        assert_eq!(bytes, [if number <= 8 { number } else { 0 }; 64]);
     }
+}
+
+#[test]
+fn an_answer_that_comes_late_in_the_next_call_is_not_taken_for_its_own() {
+    let open = Arc::new(AtomicBool::new(false));
+    let model = Counting { open: Arc::clone(&open), answers: 0, honest: 255 };
+    let (_soft, device) = MODERN.open(SoftDevice::builder(model), Run::Inline);
+    let mut entropy = Entropy::new(device, SHORT).unwrap();
+    assert!(matches!(entropy.read(&mut [0; 8]).unwrap_err().kind(), Error::Timeout { .. }));
+    // The device answers the first request when it is notified of the second.
+    open.store(true, Ordering::Release);
+    let mut bytes = [0; 8];
+    entropy.fill(&mut bytes).unwrap();
+    assert_eq!(bytes, [2; 8]);
 }
 
 #[test]
