@@ -19,11 +19,11 @@ pub mod address;
 pub mod bus;
 #[cfg(feature = "std")]
 pub mod device;
-#[cfg(feature = "std")]
+#[cfg(all(feature = "std", not(loom)))]
 pub mod drivers;
 #[cfg(feature = "std")]
 pub mod event;
-#[cfg(feature = "std")]
+#[cfg(all(feature = "std", not(loom)))]
 mod open;
 #[cfg(feature = "soft")]
 pub mod soft;

@@ -67,14 +67,18 @@ pub trait Port: Send + Sync {
     fn ask(&self);
 }
 
+/// The number of a completion, and the completion.
+type Reaped<B> = (u64, Result<Used<B>>);
+
 struct State<L: Lane> {
     lane: L,
-    /// What was reaped and not fetched.
-    done: BTreeMap<Token, Result<Used<L::Buf>>>,
+    /// What was reaped and not fetched, each with its number in the order of coming.
+    done: BTreeMap<Token, Reaped<L::Buf>>,
+    reaped: u64,
     /// Tokens that somebody waits for.
     claimed: BTreeSet<Token>,
-    /// Tokens in `done` that nobody waited for when they came, oldest first; some may be gone.
-    unclaimed: VecDeque<Token>,
+    /// Those in `done` that nobody waits for, by number.
+    unclaimed: BTreeMap<u64, Token>,
     /// Whether somebody has the role of the reaper.
     reaping: bool,
     /// Those who wait for room, in order.
@@ -85,10 +89,18 @@ struct State<L: Lane> {
 
 impl<L: Lane> State<L> {
     fn store(&mut self, token: Token, result: Result<Used<L::Buf>>) {
+        let number = self.reaped;
+        self.reaped = number.wrapping_add(1);
         if !self.claimed.contains(&token) {
-            self.unclaimed.push_back(token);
+            self.unclaimed.insert(number, token);
         }
-        self.done.insert(token, result);
+        self.done.insert(token, (number, result));
+    }
+
+    fn fetch(&mut self, token: Token) -> Option<Result<Used<L::Buf>>> {
+        let (number, result) = self.done.remove(&token)?;
+        self.unclaimed.remove(&number);
+        Some(result)
     }
 
     /// Takes what the device has used; answers how many completions that were.
@@ -110,12 +122,8 @@ impl<L: Lane> State<L> {
     }
 
     fn any(&mut self) -> Option<Result<Used<L::Buf>>> {
-        while let Some(token) = self.unclaimed.pop_front() {
-            if let Some(result) = self.done.remove(&token) {
-                return Some(result);
-            }
-        }
-        None
+        let (_, &token) = self.unclaimed.first_key_value()?;
+        self.fetch(token)
     }
 }
 
@@ -137,7 +145,8 @@ impl<L: Lane> Shared<L> {
             lane,
             done: BTreeMap::new(),
             claimed: BTreeSet::new(),
-            unclaimed: VecDeque::new(),
+            reaped: 0,
+            unclaimed: BTreeMap::new(),
             reaping: false,
             line: VecDeque::new(),
             next_ticket: 0,
@@ -238,12 +247,12 @@ impl<L: Lane> Shared<L> {
                 return Err(Error::StaleToken { token: token.into_raw(), queue: token.queue() });
             }
         }
-        let result = self.until(deadline, "a request", 1, |state| state.done.remove(&token));
+        let result = self.until(deadline, "a request", 1, |state| state.fetch(token));
         let mut state = self.lock();
         state.claimed.remove(&token);
-        if state.done.contains_key(&token) {
+        if let Some(&(number, _)) = state.done.get(&token) {
             // It came between the end of the wait and now: it is anybody's.
-            state.unclaimed.push_back(token);
+            state.unclaimed.insert(number, token);
             self.tell(&state);
         }
         result
