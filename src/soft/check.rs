@@ -1,43 +1,95 @@
-//! Checking the driver: stub
-use super::core::{Core, Face, Queue};
-use super::registers::Reg;
-use super::ring::*;
-/// A rule for drivers that the driver broke.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BrokenMust {
-    /// Name of the rule.
-    pub id: &'static str,
-    /// Where it stands in VIRTIO 1.4, as `§` and a number.
-    pub clause: &'static str,
-    /// What the driver did.
-    pub what: &'static str,
+//! Checking the driver: the first rule for drivers that it broke, by its clause.
+//!
+//! The checker sees every access to the registers before the device does, and every chain after the device took
+//! it. It changes nothing.
+
+use alloc::vec::Vec;
+
+mod registers;
+mod rings;
+mod rules;
+#[cfg(test)]
+mod tests;
+
+use rules::Must;
+pub use rules::{BrokenMust, RULES};
+
+/// Rules that are remembered beyond the first.
+const MOST: usize = 64;
+
+/// One life of the device: from a reset to the next.
+#[derive(Debug, Default)]
+struct Life {
+    /// The status was written since the device was made.
+    begun: bool,
+    /// 0 was written to the status, and not read back yet.
+    reset_open: bool,
+    features_read: bool,
+    device_select: bool,
+    driver_select: bool,
+    features_ok_written: bool,
+    /// What FEATURES_OK read after it was written.
+    features_ok_read: Option<bool>,
+    interrupt_read: bool,
+    page_size: bool,
+    config_vector_open: bool,
 }
-#[derive(Debug)]
-pub(super) struct Checker;
-#[allow(unused)]
+
+/// What the driver did with one queue in this life.
+#[derive(Debug, Default)]
+struct QueueCheck {
+    /// Areas of which something was written, one bit each.
+    areas: u8,
+    vector_open: bool,
+    reset_open: bool,
+    stop_open: bool,
+    /// Available entries looked at.
+    seen: u16,
+    /// For each head that was made available and not used, its descriptor as it was.
+    exposed: Vec<Option<(u64, u64)>>,
+}
+
+/// What is known of a driver.
+#[derive(Debug, Default)]
+pub(super) struct Checker {
+    broken: Vec<BrokenMust>,
+    life: Life,
+    queues: Vec<QueueCheck>,
+    /// MMIO: which of magic, version and device id were read, one bit each.
+    identified: u8,
+    /// MMIO: the device id read 0.
+    empty_slot: bool,
+}
+
 impl Checker {
     pub(super) fn new() -> Self {
-        Self
+        Self::default()
     }
+
+    /// The first rule that was broken.
     pub(super) fn first(&self) -> Option<BrokenMust> {
-        None
+        self.broken.first().copied()
     }
-    pub(super) fn width(&mut self, face: Face, offset: u64, width: u8) {}
-    pub(super) fn unknown_register(&mut self, offset: u64) {}
-    pub(super) fn direction(&mut self, offset: u64, write: bool) {}
-    pub(super) fn read(&mut self, core: &Core, face: Face, reg: Reg) {}
-    pub(super) fn write(&mut self, core: &Core, face: Face, reg: Reg, value: u32) {}
-    pub(super) fn config(&mut self, core: &Core, face: Face, offset: u64, width: u8, write: bool) {}
-    pub(super) fn notified(&mut self, core: &Core, face: Face, width: u8, value: u32, at: Option<u64>) {}
-    pub(super) fn ring_started(&mut self, index: u16, queue: &Queue, legacy: bool) {}
-    pub(super) fn ring_refused(&mut self, index: u16, queue: &Queue, error: &crate::Error) {}
-    pub(super) fn popped(
-        &mut self,
-        index: u16,
-        popped: &Result<Option<DeviceChain>, DriverFault>,
-        ring: &DeviceRing,
-        tables: &impl Tables,
-    ) {
+
+    fn report(&mut self, must: Must) {
+        let broken = must.broken();
+        if self.broken.len() < MOST && !self.broken.contains(&broken) {
+            self.broken.push(broken);
+        }
     }
-    pub(super) fn chain_used(&mut self, index: u16, chain: &DeviceChain) {}
+
+    fn require(&mut self, kept: bool, must: Must) {
+        if !kept {
+            self.report(must);
+        }
+    }
+
+    fn queue(&mut self, index: u16) -> Option<&mut QueueCheck> {
+        let at = usize::from(index);
+        // Only queues that exist come here; the bound is on what a driver can select.
+        if self.queues.len() <= at {
+            self.queues.resize_with(at.saturating_add(1), QueueCheck::default);
+        }
+        self.queues.get_mut(at)
+    }
 }

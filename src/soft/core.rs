@@ -54,6 +54,8 @@ pub(super) struct Queue {
     /// Legacy MMIO.
     pub(super) align: u32,
     pub(super) ring: Option<LyingRing>,
+    /// Where its areas are, while there is a ring.
+    pub(super) ranges: super::engine::Ranges,
     /// A chain that could not be served yet.
     pub(super) parked: Option<DeviceChain>,
     /// Chains used since the queue was enabled.
@@ -232,7 +234,10 @@ impl Core {
             DeviceLie::SlowReset { reads } => Some(*reads),
             _ => None,
         });
-        self.resetting = (slow.unwrap_or(0), self.status);
+        self.resetting = match self.status {
+            0 => (0, self.resetting.1),
+            status => (slow.unwrap_or(0), status),
+        };
         self.status = 0;
         self.accepted = [0; 4];
         (self.device_select, self.driver_select, self.queue_select) = (0, 0, 0);

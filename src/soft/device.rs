@@ -18,7 +18,7 @@ use crate::bus::{MmioSlot, PciFunction};
 use crate::features::Features;
 use crate::mem::dma::{DmaLimits, SoftDma};
 use crate::spec::ByteOrder;
-use crate::spec::pci::MAX_VECTORS;
+use crate::spec::pci::{MAX_VECTORS, isr};
 use crate::{Error, Result};
 
 /// Which registers a software device has.
@@ -218,7 +218,7 @@ impl SoftDeviceBuilder {
 /// ```
 #[derive(Debug, Clone)]
 pub struct SoftDevice {
-    running: Arc<Running>,
+    pub(super) running: Arc<Running>,
     interface: Interface,
 }
 
@@ -283,8 +283,8 @@ impl SoftDevice {
         Ok(chains)
     }
 
-    /// Tells a lie from now on; see [`DeviceLie`] for when each shows. A ring's own lie is told at once where
-    /// the queue is in use.
+    /// Tells a lie from now on; see [`DeviceLie`] for when each shows. A ring's own lie is told at once, once and
+    /// with an interrupt, where the device is running and the queue in use, whatever its number of a chain.
     pub fn tell(&self, lie: DeviceLie) -> Result<()> {
         self.running.machine.core().tell(lie)
     }
@@ -323,10 +323,13 @@ impl Core {
     /// Adds a lie to the script, and tells it where it is not one that shows when something is asked.
     fn tell(&mut self, lie: DeviceLie) -> Result<()> {
         match &lie {
-            DeviceLie::Ring { queue, lie: ring_lie, .. } => {
-                if let Some(ring) = self.queues.get_mut(usize::from(*queue)).and_then(|q| q.ring.as_mut()) {
-                    ring.plan(*ring_lie);
+            DeviceLie::Ring { queue, lie: ring_lie, .. } if self.live() && self.has_ring(*queue)? => {
+                let Some(queue) = self.queues.get_mut(usize::from(*queue)) else { return Ok(()) };
+                let vector = queue.vector;
+                if let Some(ring) = &mut queue.ring {
+                    ring.tell(*ring_lie);
                 }
+                return self.interrupt(isr::QUEUE, vector);
             }
             DeviceLie::AllOnes => {
                 for ring in self.queues.iter_mut().filter_map(|queue| queue.ring.as_mut()) {

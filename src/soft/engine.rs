@@ -1,5 +1,6 @@
 //! Serving the queues.
 
+use alloc::vec::Vec;
 use core::cell::RefCell;
 
 use super::core::{Core, Queue};
@@ -26,10 +27,13 @@ pub(super) struct Served {
     pub(super) more: bool,
 }
 
+/// The bits of an address that have to be 0 where ring memory begins.
+const MISALIGNED: u64 = RING_ALIGN as u64 - 1;
+
 /// Ring memory for `len` bytes at a device address, and the offset in it: cells want 16 bytes of alignment,
 /// some structures have less.
 fn memory_at(view: &mut DmaView, addr: u64, len: usize) -> Result<(RingMemory, usize)> {
-    let offset = (addr & (RING_ALIGN as u64).wrapping_sub(1)) as usize;
+    let offset = (addr & MISALIGNED) as usize;
     let memory = view.ring_memory(addr.wrapping_sub(offset as u64), len.saturating_add(offset))?;
     Ok((memory, offset))
 }
@@ -43,38 +47,44 @@ impl Tables for DmaTables<'_> {
     }
 }
 
-/// Where the three areas are, and what the ring is like.
-fn ring_of(queue: &Queue, config: &mut RingConfig, view: &mut DmaView) -> Result<DeviceRing> {
+/// Device address and length of the three areas.
+pub(super) type Ranges = [(u64, usize); 3];
+
+/// Where the three areas are; fills in how they lie.
+fn ranges_of(queue: &Queue, config: &mut RingConfig) -> Result<Ranges> {
     let n = usize::from(queue.size);
     let [mut descriptor, mut driver, mut device] = queue.areas;
     if queue.page != 0 {
         config.layout = RingLayout::Legacy { align: queue.align };
         let areas = Areas::new(config.layout, queue.size)?;
-        let at = |offset: usize| queue.areas.first().and_then(|base| base.checked_add(offset as u64));
+        let base = descriptor;
         let beyond = Error::Misuse { what: "a legacy queue ends beyond 2^64" };
-        descriptor = at(areas.descriptor).ok_or(beyond.clone())?;
-        driver = at(areas.driver).ok_or(beyond.clone())?;
-        device = at(areas.device).ok_or(beyond)?;
+        let at = |offset: usize| base.checked_add(offset as u64).ok_or(beyond.clone());
+        (descriptor, driver, device) = (at(areas.descriptor)?, at(areas.driver)?, at(areas.device)?);
     }
-    let lens =
-        [n.saturating_mul(16), n.saturating_mul(2).saturating_add(6), n.saturating_mul(8).saturating_add(6)];
-    let ranges = [(descriptor, lens[0]), (driver, lens[1]), (device, lens[2])];
-    check_apart(&ranges)?;
-    let (table, table_at) = memory_at(view, descriptor, lens[0])?;
-    let (avail, avail_at) = memory_at(view, driver, lens[1])?;
-    let (used, used_at) = memory_at(view, device, lens[2])?;
+    let used = n.saturating_mul(8).saturating_add(6);
+    let avail = n.saturating_mul(2).saturating_add(6);
+    Ok([(descriptor, n.saturating_mul(16)), (driver, avail), (device, used)])
+}
+
+fn ring_of(ranges: &Ranges, config: &RingConfig, view: &mut DmaView) -> Result<DeviceRing> {
+    let [(descriptor, table_len), (driver, avail_len), (device, used_len)] = *ranges;
+    let (table, table_at) = memory_at(view, descriptor, table_len)?;
+    let (avail, avail_at) = memory_at(view, driver, avail_len)?;
+    let (used, used_at) = memory_at(view, device, used_len)?;
     DeviceRing::new((&table, table_at), (&avail, avail_at), (&used, used_at), config)
 }
 
-/// Cells of two widths never share memory, whatever the driver says.
-fn check_apart(ranges: &[(u64, usize); 3]) -> Result<()> {
-    let mut sorted = *ranges;
+/// Cells of two widths never share memory, whatever the driver says: no area of a ring meets another of it, or of
+/// a ring that is there.
+fn check_apart(ranges: &Ranges, others: &[Ranges]) -> Result<()> {
+    let mut sorted: Vec<_> = others.iter().flatten().chain(ranges).copied().collect();
     sorted.sort_unstable();
     let apart = sorted.windows(2).all(|pair| match pair {
         [(start, len), (next, _)] => start.checked_add(*len as u64).is_some_and(|end| end <= *next),
         _ => true,
     });
-    if apart { Ok(()) } else { Err(Error::Misuse { what: "the areas of a queue overlap" }) }
+    if apart { Ok(()) } else { Err(Error::Misuse { what: "areas of queues overlap" }) }
 }
 
 impl Core {
@@ -100,13 +110,15 @@ impl Core {
     }
 
     /// Whether a queue can be served; sets its ring up at first.
-    fn has_ring(&mut self, index: u16) -> Result<bool> {
+    pub(super) fn has_ring(&mut self, index: u16) -> Result<bool> {
         let accepted = self.accepted();
         let (order, legacy) = (self.order(), self.legacy_driver());
-        let Some(queue) = self.queues.get_mut(usize::from(index)) else { return Ok(false) };
-        if !queue.in_use() || queue.ring.is_some() {
-            return Ok(queue.in_use());
+        match self.queues.get(usize::from(index)) {
+            Some(queue) if queue.in_use() && queue.ring.is_none() => {}
+            other => return Ok(other.is_some_and(Queue::in_use)),
         }
+        let others = self.ranges();
+        let Some(queue) = self.queues.get_mut(usize::from(index)) else { return Ok(false) };
         let mut config = RingConfig::new(index, queue.size);
         config.order = order;
         config.event_idx = accepted.contains(Features::EVENT_IDX);
@@ -114,9 +126,13 @@ impl Core {
         if accepted.contains(Features::ORDER_PLATFORM) {
             config.barrier = Barrier::Device;
         }
-        let made = ring_of(queue, &mut config, &mut self.view.borrow_mut());
+        let made = ranges_of(queue, &mut config).and_then(|ranges| {
+            check_apart(&ranges, &others)?;
+            Ok((ring_of(&ranges, &config, &mut self.view.borrow_mut())?, ranges))
+        });
         match made {
-            Ok(ring) => {
+            Ok((ring, ranges)) => {
+                queue.ranges = ranges;
                 let mut ring = LyingRing::new(ring, None);
                 for lie in self.script.iter() {
                     if let DeviceLie::Ring { queue, chain, lie } = lie
@@ -126,7 +142,7 @@ impl Core {
                     }
                 }
                 if let Some(checker) = &mut self.checker {
-                    checker.ring_started(index, queue, legacy);
+                    checker.ring_started(index, queue, ring.ring(), legacy);
                 }
                 queue.ring = Some(ring);
                 Ok(true)
@@ -141,6 +157,11 @@ impl Core {
         }
     }
 
+    /// The areas of the rings that are in use.
+    fn ranges(&self) -> Vec<Ranges> {
+        self.queues.iter().filter(|queue| queue.ring.is_some()).map(|queue| queue.ranges).collect()
+    }
+
     fn take_chains(&mut self, index: u16, most: u32, served: &mut Served) -> Result<()> {
         let (order, features) = (self.order(), self.accepted());
         let lied_len = self.script.find(|lie| match lie {
@@ -152,8 +173,13 @@ impl Core {
         let Some(ring) = &mut queue.ring else { return Ok(()) };
         while served.chains < most {
             let chain = match queue.parked.take() {
-                Some(chain) => Some(chain),
-                None => next_chain(ring, view, checker, index)?,
+                Some(chain) => {
+                    if let Some(checker) = checker {
+                        checker.kept(index, &chain, ring.ring());
+                    }
+                    Some(chain)
+                }
+                None => next_chain(ring, view, checker, (index, features))?,
             };
             let Some(chain) = chain else {
                 let waiting = ring.enable_notifications().map_err(fault_error)?;
@@ -207,12 +233,17 @@ fn next_chain(
     ring: &mut LyingRing,
     view: &RefCell<DmaView>,
     checker: &mut Option<alloc::boxed::Box<super::check::Checker>>,
-    index: u16,
+    (index, features): (u16, Features),
 ) -> Result<Option<DeviceChain>> {
     ring.settle();
+    if let Some(checker) = checker {
+        checker.looked(index, ring.ring(), features);
+    }
     let popped = ring.pop_from(&DmaTables(view));
     if let Some(checker) = checker {
-        checker.popped(index, &popped, ring.ring(), &DmaTables(view));
+        // Once more: the chain may have come after the look above.
+        checker.looked(index, ring.ring(), features);
+        checker.popped(index, &popped, ring.ring(), features);
     }
     popped.map_err(fault_error)
 }

@@ -169,7 +169,19 @@ impl Machine {
         if self.run != Run::Stepped {
             return Err(Error::Misuse { what: "only a device that is built as stepped can be stepped" });
         }
-        self.round(1, true)
+        let any = self.round(1, true)?;
+        if self.checked && !any {
+            let mut core = self.core();
+            if let Some(mut checker) = core.checker.take() {
+                let notified = |queue: u16| {
+                    let pending = self.pending.get(usize::from(queue));
+                    pending.is_some_and(|pending| pending.load(Ordering::SeqCst))
+                };
+                checker.quiet(&core, notified);
+                core.checker = Some(checker);
+            }
+        }
+        Ok(any)
     }
 
     fn run_all(&self) -> Result<()> {

@@ -1,9 +1,24 @@
 //! The other side: devices in software, for tests, benchmarks and programs without hardware.
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![deny(clippy::arithmetic_side_effects)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        reason = "a test may fail"
+    )
+)]
 
 #[cfg(not(loom))]
+mod block;
+#[cfg(not(loom))]
 mod check;
+#[cfg(not(loom))]
+mod console;
 #[cfg(not(loom))]
 mod core;
 #[cfg(not(loom))]
@@ -22,6 +37,8 @@ mod mmio;
 #[cfg(not(loom))]
 mod model;
 #[cfg(not(loom))]
+mod net;
+#[cfg(not(loom))]
 mod pci;
 #[cfg(not(loom))]
 mod pci_config;
@@ -36,7 +53,11 @@ mod script;
 mod space;
 
 #[cfg(not(loom))]
-pub use check::BrokenMust;
+pub use block::{Block, BlockFailure, BlockLimits};
+#[cfg(not(loom))]
+pub use check::{BrokenMust, RULES};
+#[cfg(not(loom))]
+pub use console::Console;
 #[cfg(not(loom))]
 pub use device::{Interface, Report, SoftDevice, SoftDeviceBuilder};
 #[cfg(not(loom))]
@@ -46,6 +67,8 @@ pub use lies::{Lie, LyingRing};
 pub use machine::Run;
 #[cfg(not(loom))]
 pub use model::{DeviceModel, Reply, SharedRegion};
+#[cfg(not(loom))]
+pub use net::Net;
 #[cfg(not(loom))]
 pub use request::Request;
 pub use ring::{Area, DeviceChain, DeviceDesc, DeviceRing, DriverFault, Tables};

@@ -203,10 +203,24 @@ fn window(core: &Core) -> Option<(u8, u64, u8)> {
 /// Offset of the data in the capability, less that of the window.
 const DATA: usize = (cap::PCI_CFG_DATA - cap::BAR) as usize;
 
+/// Tells the checker of a use of the window.
+fn check_use(core: &mut Core) {
+    let bytes = core.pci.window;
+    let word = |at| u64::from(read_bytes(&bytes, at, 4));
+    let (offset, len) = (word(4), word(8));
+    let aligned = matches!(len, 1 | 2 | 4) && offset.is_multiple_of(len);
+    let end = offset.saturating_add(len);
+    let inside = bytes.first() == Some(&pci::MODERN_BAR) && end <= pci::modern_size(core);
+    if let Some(checker) = &mut core.checker {
+        checker.access_used(aligned, inside);
+    }
+}
+
 pub(super) fn read(machine: &Machine, offset: u64, width: u8) -> Result<u32> {
     let (space, [_, access]) = image(&machine.core());
     let at = offset as usize;
     if access.is_some_and(|access| at == access.saturating_add(cap::PCI_CFG_DATA as usize)) {
+        check_use(&mut machine.core());
         let window = window(&machine.core());
         if let Some((bar, offset, len)) = window.filter(|(_, _, len)| *len == width) {
             return pci::read_bar(machine, bar, offset, len);
@@ -229,13 +243,16 @@ pub(super) fn write(machine: &Machine, offset: u64, width: u8, value: u32) -> Re
         return core.irq.set_control(value as u16);
     }
     let inside = access.and_then(|access| at.checked_sub(access.saturating_add(cap::BAR as usize)));
-    let Some(inside) = inside.filter(|inside| *inside < core.pci.window.len()) else {
-        return Ok(());
-    };
+    let inside = inside.filter(|inside| *inside < core.pci.window.len());
+    if let Some(checker) = core.checker.as_mut().filter(|_| offset >= config::HEADER_END) {
+        checker.capability_written(inside.is_some());
+    }
+    let Some(inside) = inside else { return Ok(()) };
     put(&mut core.pci.window, inside, bytes);
     if inside != DATA {
         return Ok(());
     }
+    check_use(&mut core);
     match window(&core).filter(|(_, _, len)| *len == width) {
         Some((bar, offset, len)) => {
             drop(core);

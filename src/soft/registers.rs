@@ -130,7 +130,7 @@ impl Core {
             return self.resetting.1;
         }
         if self.script.tells(&DeviceLie::StatusNeverResets) && self.status == 0 {
-            return self.resetting.1;
+            return self.resetting.1.max(Status::ACKNOWLEDGE.bits());
         }
         self.status
     }

@@ -1,7 +1,12 @@
 //! Software devices behind every interface, driven through the transports that hardware meets.
 #![cfg(all(feature = "soft", not(loom)))]
 
+mod block;
 mod entropy;
+mod hostile;
+mod lies;
+mod streams;
+mod threads;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,6 +71,11 @@ struct Rig {
 impl Rig {
     fn new(way: Way, builder: SoftDeviceBuilder, run: Run, queues: u16, wanted: Features) -> Self {
         let soft = way.build(builder, run);
+        Self::drive(way, soft, run, queues, wanted)
+    }
+
+    /// Drives a device that is there.
+    fn drive(way: Way, soft: SoftDevice, run: Run, queues: u16, wanted: Features) -> Self {
         let device = Device::open(way.transport(&soft), Options::default()).unwrap();
         let rings = Features::EVENT_IDX | Features::INDIRECT_DESC;
         device.negotiate(wanted | rings, Features::EMPTY).unwrap();
