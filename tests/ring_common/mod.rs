@@ -26,6 +26,24 @@ unsafe impl Send for Block {}
 // SAFETY: as above.
 unsafe impl Sync for Block {}
 
+impl Block {
+    /// The bytes at `at`, as they lie in memory.
+    pub fn bytes(&self, at: usize, len: usize) -> Vec<u8> {
+        assert!(at + len <= self.layout.size());
+        // SAFETY: in bounds, and nobody else reaches the memory at this moment: the test has one thread.
+        (at..at + len).map(|at| unsafe { self.ptr.as_ptr().wrapping_add(at).read_volatile() }).collect()
+    }
+
+    /// Writes bytes as a device would that knows nothing of us.
+    pub fn write(&self, at: usize, bytes: &[u8]) {
+        assert!(at + bytes.len() <= self.layout.size());
+        for (at, byte) in (at..).zip(bytes) {
+            // SAFETY: as in `bytes`.
+            unsafe { self.ptr.as_ptr().wrapping_add(at).write_volatile(*byte) };
+        }
+    }
+}
+
 impl Drop for Block {
     fn drop(&mut self) {
         // SAFETY: allocated with this layout in `memory`, and nobody else frees it.
