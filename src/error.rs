@@ -32,6 +32,8 @@ pub mod errno {
     pub const ENODEV: i32 = 19;
     /// Invalid argument.
     pub const EINVAL: i32 = 22;
+    /// Read-only file system; here: a read-only device.
+    pub const EROFS: i32 = 30;
     /// Numerical argument out of domain; here: a value outside what a device offers.
     pub const ERANGE: i32 = 34;
     /// Owner died; here: the other end went away with the request in its hands.
@@ -380,6 +382,9 @@ pub enum Error {
         /// Bytes that there are.
         size: u64,
     },
+    /// A write, or anything else that changes what is stored, to a device that takes none.
+    #[error("the device is read-only")]
+    ReadOnly,
     /// The operating system refused.
     #[error("{doing}: errno {errno}")]
     Os {
@@ -453,6 +458,7 @@ impl Error {
             Self::NotFound { .. } => ENOENT,
             Self::DeviceBusy { .. } => EBUSY,
             Self::Indeterminate { .. } => EOWNERDEAD,
+            Self::ReadOnly => EROFS,
             Self::NotMapped { .. } => EFAULT,
             Self::MemoryLimit { .. } => ENOMEM,
             Self::Disconnected { .. } => ECONNRESET,

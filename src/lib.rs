@@ -19,14 +19,20 @@ pub mod address;
 pub mod bus;
 #[cfg(feature = "std")]
 pub mod device;
+#[cfg(all(feature = "std", not(loom)))]
+pub mod drivers;
 #[cfg(feature = "std")]
 pub mod event;
+#[cfg(all(feature = "std", not(loom)))]
+mod open;
 #[cfg(feature = "soft")]
 pub mod soft;
 #[cfg(feature = "std")]
 pub mod transport;
 
 pub use error::{Error, Result};
+#[cfg(all(feature = "std", not(loom)))]
+pub use open::{open, open_with};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -74,12 +74,16 @@ pub mod mutants {
         NoHandOver,
         /// The reaper does not wake the owners of what it reaped.
         NoWakeOwner,
-        /// Close does not wake the waiters.
-        CloseSilent,
-        /// Completions make no waiter for room look again.
+        /// Close wakes everybody before it says that the queue is closed.
+        CloseLate,
+        /// Close does not wake the reaper.
+        CloseNoWake,
+        /// A waiter that wakes does not look whether the queue was closed.
+        CloseUnseen,
+        /// Whoever found room does not let the next in line look.
         NoWakeRoom,
-        /// An add is published without the queue's lock.
-        PublishUnlocked,
+        /// A full queue waits for room before the device was shown what it holds.
+        FullUnpublished,
     }
 
     static CHOSEN: AtomicU32 = AtomicU32::new(0);

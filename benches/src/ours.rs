@@ -60,8 +60,8 @@ impl Source for Raw {
 #[derive(Debug)]
 pub struct Owned {
     ones: Vec<DmaBuf>,
-    /// Header, data, status, and so on: the last three are the next request's.
-    threes: Vec<DmaBuf>,
+    /// Header, data and status of the requests that are not in flight.
+    threes: Vec<[DmaBuf; 3]>,
     /// Lets the pools' memory go at the end: no device ever had it.
     space: DmaSpace,
 }
@@ -76,9 +76,9 @@ impl Owned {
         let pool = |bytes: u32| DmaPool::new(&space, SLOTS as u32, bytes);
         let (ones, headers) = (pool(DATA_BYTES)?, pool(HEADER_BYTES)?);
         let (data, statuses) = (pool(DATA_BYTES)?, pool(STATUS_BYTES)?);
-        let mut threes = Vec::with_capacity(3 * SLOTS);
+        let mut threes = Vec::with_capacity(SLOTS);
         for _ in 0..SLOTS {
-            threes.extend([headers.take()?, data.take()?, statuses.take()?]);
+            threes.push([headers.take()?, data.take()?, statuses.take()?]);
         }
         let ones = (0..SLOTS).map(|_| ones.take()).collect::<Result<_>>()?;
         Ok(Self { ones, threes, space })
@@ -93,6 +93,7 @@ impl Drop for Owned {
     }
 }
 
+const SAME: &str = "the ring gives back the buffers that it was given";
 const ENOUGH: &str = "the harness has no more requests in flight than there are buffers";
 
 impl Source for Owned {
@@ -105,19 +106,26 @@ impl Source for Owned {
 
     #[inline(always)]
     fn three(&mut self, _: &Request) -> [DmaBuf; 3] {
-        let (status, data, header) = (self.threes.pop(), self.threes.pop(), self.threes.pop());
-        [header.expect(ENOUGH), data.expect(ENOUGH), status.expect(ENOUGH)]
+        self.threes.pop().expect(ENOUGH)
     }
 
     #[inline(always)]
     fn take_back(&mut self, mut completion: Completion<'_, DmaBuf>) {
         black_box((completion.token(), completion.written()));
         if completion.len() == 1 {
-            self.ones.extend(completion.next());
+            let data = completion.next();
+            // Before the vector, which could panic: a completion that may be dropped while unwinding lies in
+            // memory, and not in registers.
+            drop(completion);
+            self.ones.extend(data);
         } else {
-            self.threes.extend(completion.next());
-            self.threes.extend(completion.next());
-            self.threes.extend(completion.next());
+            let bufs = (completion.next(), completion.next(), completion.next());
+            drop(completion);
+            let (Some(header), Some(data), Some(status)) = bufs else { panic!("{SAME}") };
+            // Tells the compiler that the push does not grow the vector: for that, which may panic, the leases
+            // would be written to memory as an array first.
+            assert!(self.threes.len() < self.threes.capacity(), "{SAME}");
+            self.threes.push([header, data, status]);
         }
     }
 }

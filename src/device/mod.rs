@@ -16,6 +16,7 @@ mod life;
 mod queue;
 #[cfg(not(loom))]
 mod setup;
+mod shared;
 mod used;
 
 #[cfg(not(loom))]
@@ -29,7 +30,8 @@ pub use interrupts::Wake;
 #[cfg(not(loom))]
 pub use life::{Device, Options, Phase};
 #[cfg(not(loom))]
-pub use queue::{DEFAULT_SPIN, Queue};
+pub use queue::{DEFAULT_SPIN, Queue, QueuePort, SharedQueue};
 #[cfg(not(loom))]
 pub use setup::QueueConfig;
+pub use shared::{Lane, Port, Shared};
 pub use used::Used;

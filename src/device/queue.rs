@@ -8,10 +8,12 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use super::health::{Condition, Health};
 use super::interrupts::Wake;
+use super::shared::{Lane, Port, Shared};
 use super::used::Used;
 use crate::bus::Doorbell;
 use crate::event::{Deadline, spin};
 use crate::mem::lease::Lease;
+use crate::mem::pool::DmaBuf;
 use crate::mem::space::DmaSpace;
 use crate::queue::{Counters, Ring, Token};
 use crate::{Error, Result};
@@ -37,6 +39,38 @@ pub(super) struct Parts<B: Lease> {
     pub(super) space: DmaSpace,
 }
 
+/// Doorbell and event of a queue: what can be used without holding the queue.
+#[derive(Debug)]
+pub struct QueuePort {
+    doorbell: Doorbell,
+    id: u16,
+    wake: Wake,
+    interrupts: bool,
+}
+
+impl Port for QueuePort {
+    /// Sends the notification that the ring said is wanted.
+    #[inline]
+    fn ring(&self) -> Result<()> {
+        self.doorbell.ring(self.id.into())
+    }
+
+    fn sleep(&self, limit: Duration) -> Result<()> {
+        let limit = if self.interrupts { limit } else { limit.min(POLL_SLICE) };
+        self.wake.wait(Deadline::after(limit)).map(drop)
+    }
+
+    fn wake(&self) {
+        if let Err(error) = self.wake.own().signal() {
+            log::error!("a waiter could not be woken: {error}");
+        }
+    }
+
+    fn ask(&self) {
+        self.wake.ask();
+    }
+}
+
 /// One virtqueue of a device, owned by whoever drives it. `Send`; calls take `&mut self`, and
 /// [`super::SharedQueue`] is for several threads.
 ///
@@ -50,10 +84,7 @@ pub(super) struct Parts<B: Lease> {
 pub struct Queue<B: Lease + Send + 'static> {
     /// `None` once the device is no more.
     ring: Option<Ring<B>>,
-    doorbell: Doorbell,
-    id: u16,
-    wake: Wake,
-    interrupts: bool,
+    port: Arc<QueuePort>,
     space: DmaSpace,
     index: u16,
     size: u16,
@@ -75,10 +106,7 @@ impl<B: Lease + Send + 'static> Queue<B> {
             ended: VecDeque::new(),
             counters: Counters::default(),
             ring: Some(ring),
-            doorbell,
-            id,
-            wake,
-            interrupts,
+            port: Arc::new(QueuePort { doorbell, id, wake, interrupts }),
             health,
             space,
         }
@@ -166,16 +194,19 @@ impl<B: Lease + Send + 'static> Queue<B> {
     /// [`Error::Misuse`] before the device was started (§3.1.1: no notification before DRIVER_OK, fault M15).
     #[inline]
     pub fn notify(&mut self) -> Result<()> {
+        if self.show()? { self.port.ring() } else { Ok(()) }
+    }
+
+    /// Shows what was added to the device; answers whether it wants to be notified.
+    #[inline]
+    fn show(&mut self) -> Result<bool> {
         let condition = self.health.condition();
         if condition == Condition::Ready {
             return Err(Error::Misuse {
                 what: "a queue is notified after the device was started, not before",
             });
         }
-        match self.alive()?.publish() {
-            Some(_) => self.kick(),
-            None => Ok(()),
-        }
+        Ok(self.alive()?.publish().is_some())
     }
 
     /// Takes the next used buffer, if there is one.
@@ -272,28 +303,20 @@ impl<B: Lease + Send + 'static> Queue<B> {
     }
 
     fn sleep(&mut self, deadline: Deadline, half: Option<Deadline>) -> Result<()> {
-        let slice = if self.interrupts { SLICE } else { POLL_SLICE };
         let left = [deadline.left(), half.and_then(|half| half.left())];
-        let limit = left.into_iter().flatten().fold(slice, Duration::min);
-        self.wake.wait(Deadline::after(limit)).map(drop)
+        self.port.sleep(left.into_iter().flatten().fold(SLICE, Duration::min))
     }
 
     fn kick_again(&mut self) -> Result<()> {
         match self.ring.as_mut().and_then(Ring::kick_again) {
-            Some(_) => self.kick(),
+            Some(_) => self.port.ring(),
             None => Ok(()),
         }
     }
 
-    /// Sends the notification that the ring said is wanted.
-    #[inline]
-    fn kick(&self) -> Result<()> {
-        self.doorbell.ring(self.id.into())
-    }
-
     fn out_of_time(&mut self, deadline: Deadline) -> Result<Used<B>> {
         // A device that is gone, or wants a reset and could not say so, is not slow.
-        self.wake.ask();
+        self.port.ask();
         self.pop()?.ok_or_else(|| deadline.timeout("a used buffer"))
     }
 
@@ -301,7 +324,7 @@ impl<B: Lease + Send + 'static> Queue<B> {
     /// before [`Queue::as_fd`]'s descriptor is waited for.
     pub fn enable_interrupts(&mut self) -> Result<bool> {
         // Signals from before say nothing about what comes from now on.
-        self.wake.clear()?;
+        self.port.wake.clear()?;
         let found = match &mut self.ring {
             Some(ring) => ring.enable_interrupts()?,
             None => true,
@@ -318,13 +341,28 @@ impl<B: Lease + Send + 'static> Queue<B> {
 
     /// The end of a ring: its buffers go home if the device was proven to have stopped; else they and it are kept
     /// until that is so.
-    fn put_away(&self, mut ring: Ring<B>) {
-        let Some(proof) = self.health.proof() else {
-            let bytes = u64::try_from(ring.memory().len()).unwrap_or(u64::MAX);
-            return self.space.quarantine().hold(ring, bytes);
-        };
-        if let Err(error) = ring.reset(&proof.for_rings(), |_, _| {}) {
-            log::error!("queue {} could not be cleared: {error}", self.index);
+    fn put_away(&self, ring: Ring<B>) {
+        let bytes = u64::try_from(ring.memory().len()).unwrap_or(u64::MAX);
+        let shelved = Shelved { ring, health: Arc::clone(&self.health) };
+        if self.health.proof().is_none() {
+            self.space.quarantine().hold(shelved, bytes);
+        }
+    }
+}
+
+/// A ring without a queue. A drop takes the buffers in flight out of it, if the device was proven to have stopped;
+/// else the ring forgets them.
+struct Shelved<B: Lease> {
+    ring: Ring<B>,
+    health: Arc<Health>,
+}
+
+impl<B: Lease> Drop for Shelved<B> {
+    fn drop(&mut self) {
+        if let Some(proof) = self.health.proof()
+            && let Err(error) = self.ring.reset(&proof.for_rings(), |_, _| {})
+        {
+            log::error!("queue {} could not be cleared: {error}", self.ring.queue());
         }
     }
 }
@@ -339,11 +377,68 @@ fn check_space<B: Lease>(space: &DmaSpace, buf: &B) -> Result<()> {
     }
 }
 
+impl<B: Lease + Send + 'static> Queue<B> {
+    /// Makes it one for several threads.
+    pub fn share(self) -> SharedQueue<B> {
+        let spin = self.spin;
+        Shared::new(self, spin)
+    }
+}
+
+/// A device's queue for any number of threads.
+pub type SharedQueue<B = DmaBuf> = Shared<Queue<B>>;
+
+impl<B: Lease + Send + 'static> Lane for Queue<B> {
+    type Buf = B;
+    type Port = QueuePort;
+
+    fn port(&self) -> Arc<QueuePort> {
+        Arc::clone(&self.port)
+    }
+
+    fn has_room(&self, parts: u16) -> bool {
+        Self::has_room(self, parts)
+    }
+
+    fn is_idle(&self) -> bool {
+        // Over, it has no room and will have none: adding tells why.
+        self.ring.as_ref().is_none_or(|ring| ring.tokens().next().is_none()) || self.health.check().is_err()
+    }
+
+    fn holds(&self, token: Token) -> bool {
+        Self::holds(self, token) || self.ended.contains(&token)
+    }
+
+    fn add(&mut self, readable: impl Iterator<Item = B>, writable: impl Iterator<Item = B>) -> Result<Token> {
+        self.add_chain(readable, writable)
+    }
+
+    fn publish(&mut self) -> Result<bool> {
+        self.show()
+    }
+
+    fn kick_again(&mut self) -> bool {
+        self.ring.as_mut().and_then(Ring::kick_again).is_some()
+    }
+
+    fn pop(&mut self) -> Result<Option<Used<B>>> {
+        Self::pop(self)
+    }
+
+    fn arm(&mut self) -> Result<bool> {
+        self.enable_interrupts()
+    }
+
+    fn disarm(&mut self) {
+        self.disable_interrupts();
+    }
+}
+
 impl<B: Lease + Send + 'static> AsFd for Queue<B> {
     /// Readable when used buffers, or the device's end, may be there, after [`Queue::enable_interrupts`] answered
     /// that nothing is there yet.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.wake.as_fd()
+        self.port.wake.as_fd()
     }
 }
 

@@ -213,9 +213,15 @@ impl Pairs64 {
 }
 
 impl Pairs64View<'_> {
-    /// Stores into cell `index` modulo the length.
+    /// Stores the first word of cell `index` modulo the length.
     #[inline(always)]
-    pub(crate) fn store(self, index: usize, value: (u64, u64), order: Ordering) {
-        self.cells.store(index & self.mask, value, order);
+    pub(crate) fn store_first(self, index: usize, value: u64, order: Ordering) {
+        self.cells.store_half(index & self.mask, 0, value, order);
+    }
+
+    /// Stores the second word of cell `index` modulo the length.
+    #[inline(always)]
+    pub(crate) fn store_second(self, index: usize, value: u64, order: Ordering) {
+        self.cells.store_half(index & self.mask, 1, value, order);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::indirect::{SMALL, Table};
 use super::inflight::Place;
-use super::split::{Desc, write_desc};
+use super::split::{Desc, write_addr, write_rest};
 use super::{Ring, Token};
 use crate::Error;
 use crate::error::ChainFault;
@@ -76,19 +76,21 @@ impl<B: Lease> Ring<B> {
         writable: &[B; W],
     ) -> Option<Admitted> {
         let parts = u16::try_from(R.wrapping_add(W)).ok()?;
-        let (mut empty, mut total) = (parts == 0, 0u64);
+        // One look at each length: of a lease that is shared with others it is an atomic load. `none` has bits
+        // above the 32nd exactly if a length is 0.
+        let (mut none, mut total) = (u64::from(parts).wrapping_sub(1), 0u64);
         for buf in readable {
-            empty |= buf.len() == 0;
-            total = total.wrapping_add(u64::from(buf.len()));
+            let len = u64::from(buf.len());
+            (none, total) = (none | len.wrapping_sub(1), total.wrapping_add(len));
         }
         let before = total;
         for buf in writable {
-            empty |= buf.len() == 0;
-            total = total.wrapping_add(u64::from(buf.len()));
+            let len = u64::from(buf.len());
+            (none, total) = (none | len.wrapping_sub(1), total.wrapping_add(len));
         }
         // A ring that is broken has no room; nor has one for more parts than its size.
         let room = parts <= SMALL || !self.uses_table(parts);
-        let good = !empty && total <= u64::from(u32::MAX) && room && self.has_room(parts);
+        let good = (none | total) <= u64::from(u32::MAX) && room && self.has_room(parts);
         // Fits: the total is below 2^32.
         good.then(|| Admitted { parts, writable: total.wrapping_sub(before) as u32 })
     }
@@ -210,12 +212,20 @@ impl<B: Lease> Fill<'_, B> {
     fn put(&mut self, buf: B, flags: u16) {
         self.left = self.left.wrapping_sub(1);
         if let Some(place) = self.places.get_mut(self.at as usize) {
-            let (desc, next) = (Desc { addr: buf.device_addr(), len: buf.len(), flags }, place.next);
+            let at = self.at as usize;
+            // The halves of the descriptor one after the other, so that few values live at a time: the loop that
+            // adds chains has more of them than there are registers.
+            write_addr(self.table, self.order, at, buf.device_addr());
+            let next = place.next;
             let more = (self.left != 0).then_some(next as u16);
-            write_desc(self.table, self.order, self.at as usize, desc, more);
+            write_rest(self.table, self.order, at, buf.len(), flags, more);
             // A free place is empty; saying so spares the look whether something is to be dropped.
             core::mem::forget(place.buf.replace(buf));
             (self.tail, self.at) = (self.at, next);
+        } else {
+            // Does not happen: the list of free places leads nowhere else. Dropping could unwind, and for that
+            // every step of the caller's loop would have to write down in memory how far it came.
+            core::mem::forget(buf);
         }
     }
 }

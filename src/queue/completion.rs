@@ -12,7 +12,7 @@ use super::inflight::InFlight;
 #[derive(Debug)]
 pub struct Completion<'r, B> {
     pub(super) inflight: &'r mut InFlight<B>,
-    pub(super) tables: Option<&'r mut Tables>,
+    pub(super) tables: &'r mut Option<Tables>,
     pub(super) token: Token,
     pub(super) written: u32,
     pub(super) capacity: u32,
@@ -71,7 +71,7 @@ impl<B> Drop for Completion<'_, B> {
             drop_rest(self.inflight, self.at, self.left);
         }
         if self.inflight.in_table(self.tail) && self.parts > SMALL {
-            give_back_table(self.tables.as_deref_mut(), self.head);
+            give_back_table(self.tables, self.head);
         }
         self.inflight.give_back(self.head, self.tail, self.parts);
     }
@@ -87,7 +87,7 @@ fn drop_rest<B>(inflight: &mut InFlight<B>, mut at: u32, left: u16) {
 
 /// Only a chain with more parts than a slot's table holds can have one of the pool.
 #[cold]
-fn give_back_table(tables: Option<&mut Tables>, head: u32) {
+fn give_back_table(tables: &mut Option<Tables>, head: u32) {
     if let Some(tables) = tables {
         tables.give_back(head);
     }

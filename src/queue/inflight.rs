@@ -30,6 +30,16 @@ pub(super) struct Head {
     pub(super) parts: u16,
 }
 
+impl Head {
+    /// Ends the chain's life as one in flight: from here on its id is not a live one. Its places stay taken
+    /// until [`InFlight::give_back`].
+    #[inline(always)]
+    pub(super) fn end(&mut self) {
+        self.parts = 0;
+        self.generation = self.generation.wrapping_add(1);
+    }
+}
+
 /// A list of free places.
 #[derive(Debug, Clone, Copy)]
 struct FreeList {
@@ -60,6 +70,9 @@ pub(super) struct InFlight<B> {
     /// A token of slot 0 and generation 0.
     token: Token,
     mask: u32,
+    /// Chains whose last part lies below this go back to the list of free descriptors and need nothing else: the
+    /// queue size, or 0 in ring order.
+    simple: u32,
     heads: Box<[Head]>,
     places: Box<[Place<B>]>,
     free: FreeList,
@@ -80,6 +93,7 @@ impl<B> InFlight<B> {
         let mut table = Self {
             token: Token::new(queue, 0, 0),
             mask: size.wrapping_sub(1),
+            simple: if ring_order.is_some() { 0 } else { size },
             heads: (0..size).map(|_| Head { generation: 1, ..Head::default() }).collect(),
             places: (0..places).map(|at| Place { buf: None, next: link(at) }).collect(),
             free: FreeList { first: 0, count: size },
@@ -165,6 +179,9 @@ impl<B> InFlight<B> {
         if let Some(place) = self.places.get_mut(at as usize) {
             // A free place is empty; saying so spares the look whether something is to be dropped.
             core::mem::forget(place.buf.replace(buf));
+        } else {
+            // Does not happen, and a drop would have to be able to unwind.
+            core::mem::forget(buf);
         }
     }
 
@@ -197,19 +214,24 @@ impl<B> InFlight<B> {
         (head.parts != 0).then(|| (head, self.token.of(id, head.generation)))
     }
 
+    /// As [`InFlight::chain`], and the record itself, to be ended by [`Head::end`].
+    #[inline(always)]
+    pub(super) fn chain_mut(&mut self, id: u32) -> Option<(&mut Head, Token)> {
+        let head = self.heads.get_mut(id as usize)?;
+        let token = self.token.of(id, head.generation);
+        (head.parts != 0).then_some((head, token))
+    }
+
     /// Whether the token's chain is in flight.
     pub(super) fn holds(&self, token: Token) -> bool {
         token.queue() == self.token.queue()
             && self.chain(u32::from(token.slot())).is_some_and(|(_, current)| current == token)
     }
 
-    /// Ends the chain's life as one in flight: from here on its id is not a live one. Its places stay taken
-    /// until [`InFlight::give_back`].
-    #[inline(always)]
+    /// [`Head::end`] of the chain at `head`.
     pub(super) fn end(&mut self, head: u32) {
-        if let Some(slot) = self.heads.get_mut(head as usize) {
-            slot.parts = 0;
-            slot.generation = slot.generation.wrapping_add(1);
+        if let Some((record, _)) = self.chain_mut(head) {
+            record.end();
         }
     }
 
@@ -230,20 +252,33 @@ impl<B> InFlight<B> {
     /// Puts the places from `head` to `tail`, `parts` of them, back.
     #[inline(always)]
     pub(super) fn give_back(&mut self, head: u32, tail: u32, parts: u16) {
-        if self.in_table(tail) {
-            self.give_back_extra(head, tail, parts);
-            self.give_back_descriptors(head, head, 1);
-        } else {
+        // All else is kept out of line: the drop of a completion is inlined only while it is small, and one that
+        // is called needs the completion in memory.
+        if tail < self.simple {
             self.give_back_descriptors(head, tail, parts);
+        } else {
+            self.give_back_special(head, tail, parts);
         }
     }
 
-    #[inline(always)]
-    fn give_back_descriptors(&mut self, head: u32, tail: u32, count: u16) {
+    /// A chain in an indirect table, or slots in ring order.
+    #[inline(never)]
+    fn give_back_special(&mut self, head: u32, tail: u32, parts: u16) {
+        let (mut tail, mut count) = (tail, parts);
+        if self.in_table(tail) {
+            self.give_back_extra(head, tail, parts);
+            (tail, count) = (head, 1);
+        }
         if self.ring_order.is_some() {
             self.give_back_in_order(head, count);
-            return;
+        } else {
+            self.give_back_descriptors(head, tail, count);
         }
+    }
+
+    /// To the list of free ones.
+    #[inline(always)]
+    fn give_back_descriptors(&mut self, head: u32, tail: u32, count: u16) {
         let FreeList { first, count: before } = self.free;
         self.link(tail, first);
         self.free = FreeList { first: head, count: before.wrapping_add(u32::from(count)) };

@@ -200,9 +200,10 @@ impl<B: Lease> Ring<B> {
             return Ok(None);
         }
         let (id, len) = self.split.used();
-        let Some((head, token)) = self.inflight.chain(id) else {
+        let Some((record, token)) = self.inflight.chain_mut(id) else {
             return Err(self.break_off(self.bad_id(id)));
         };
+        let head = *record;
         // A chain that was added and not published is not the device's to give back.
         let unpublished = self.split.unpublished();
         if unpublished != 0 && head.entry.wrapping_sub(self.split.published()) < unpublished {
@@ -210,10 +211,11 @@ impl<B: Lease> Ring<B> {
         }
         let mut written = len;
         if len > head.writable {
-            written = self.too_long(len, head.writable)?;
+            written = self.too_long(id, len, head.writable)?;
+        } else {
+            record.end();
         }
         self.split.advance();
-        self.inflight.end(id);
         Ok(Some(Completion {
             token,
             written,
@@ -224,7 +226,7 @@ impl<B: Lease> Ring<B> {
             at: id,
             left: head.parts,
             inflight: &mut self.inflight,
-            tables: self.tables.as_mut(),
+            tables: &mut self.tables,
         }))
     }
 
@@ -258,14 +260,15 @@ impl<B: Lease> Ring<B> {
         if id >= size { Violation::UsedIdRange { id, size } } else { Violation::UsedIdNotHead { id } }
     }
 
-    /// D9, D11: more bytes than there was room for.
+    /// D9, D11: more bytes than chain `id` had room for. Ends the chain if the ring can live with that.
     #[cold]
-    fn too_long(&mut self, written: u32, capacity: u32) -> Result<u32> {
+    fn too_long(&mut self, id: u32, written: u32, capacity: u32) -> Result<u32> {
         // A chain without a device-writable byte has nothing that could be believed wrongly.
         if self.strict && capacity != 0 {
             return Err(self.break_off(Violation::UsedLenTooLarge { written, capacity }));
         }
         self.counters.clamped = self.counters.clamped.wrapping_add(1);
+        self.inflight.end(id);
         Ok(capacity)
     }
 
@@ -369,7 +372,7 @@ impl<B: Lease> Ring<B> {
                 at,
                 left: head.parts,
                 inflight: &mut self.inflight,
-                tables: self.tables.as_mut(),
+                tables: &mut self.tables,
             };
             ended(token, &mut chain);
         }

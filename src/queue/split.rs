@@ -21,25 +21,38 @@ pub(super) struct Desc {
     pub(super) flags: u16,
 }
 
-impl Desc {
-    /// The two words of the descriptor in memory; `next` counts only with the NEXT flag.
-    #[inline(always)]
-    pub(super) fn encode(self, order: ByteOrder, next: u16) -> (u64, u64) {
-        let (len, flags, next) = (u64::from(self.len), u64::from(self.flags), u64::from(next));
-        let rest = match order {
-            ByteOrder::Little => len | flags << 32 | next << 48,
-            ByteOrder::Big => len << 32 | flags << 16 | next,
-        };
-        (order.u64(self.addr), order.u64(rest))
-    }
-}
-
-/// A descriptor table: the ring's own, or an indirect one.
+/// Writes a descriptor into a descriptor table: the ring's own, or an indirect one.
 #[inline(always)]
 pub(super) fn write_desc(table: Pairs64View<'_>, order: ByteOrder, at: usize, desc: Desc, next: Option<u16>) {
-    let linked = Desc { flags: if next.is_some() { desc.flags | DESC_F_NEXT } else { desc.flags }, ..desc };
+    write_addr(table, order, at, desc.addr);
+    write_rest(table, order, at, desc.len, desc.flags, next);
+}
+
+/// The first half of [`write_desc`].
+#[inline(always)]
+pub(super) fn write_addr(table: Pairs64View<'_>, order: ByteOrder, at: usize, addr: u64) {
     // Relaxed: the release of `avail.idx` in `publish` orders it.
-    table.store(at, linked.encode(order, next.unwrap_or(0)), Relaxed);
+    table.store_first(at, order.u64(addr), Relaxed);
+}
+
+/// The second half of [`write_desc`].
+#[inline(always)]
+pub(super) fn write_rest(
+    table: Pairs64View<'_>,
+    order: ByteOrder,
+    at: usize,
+    len: u32,
+    flags: u16,
+    next: Option<u16>,
+) {
+    let flags = if next.is_some() { flags | DESC_F_NEXT } else { flags };
+    let (len, flags, next) = (u64::from(len), u64::from(flags), u64::from(next.unwrap_or(0)));
+    let rest = match order {
+        ByteOrder::Little => len | flags << 32 | next << 48,
+        ByteOrder::Big => len << 32 | flags << 16 | next,
+    };
+    // Relaxed: as above.
+    table.store_second(at, order.u64(rest), Relaxed);
 }
 
 /// Kept apart, so that the common order is a branch that is never taken and not two selections.

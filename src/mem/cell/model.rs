@@ -91,3 +91,9 @@ macro_rules! pair_access {
 
 pair_access!(Pairs32, u32);
 pair_access!(Pairs64, u64);
+
+impl Pairs64 {
+    pub(super) fn store_half(&self, index: usize, half: usize, value: u64, order: Ordering) {
+        self.0[index * 2 + half].store(value, order);
+    }
+}

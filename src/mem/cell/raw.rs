@@ -138,3 +138,11 @@ macro_rules! pair_access {
 
 pair_access!(Pairs32, u32);
 pair_access!(Pairs64, u64);
+
+impl Pairs64 {
+    /// `half` is 0 or 1.
+    #[inline(always)]
+    pub(super) fn store_half(&self, index: usize, half: usize, value: u64, order: Ordering) {
+        self.cell(index << 1 | (half & 1)).store(value, order);
+    }
+}

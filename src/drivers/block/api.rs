@@ -1,0 +1,475 @@
+//! The driver's face.
+
+use alloc::boxed::Box;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::cell::Cell;
+use core::fmt;
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use core::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::Instant;
+
+use super::job::{Ask, Erase, Flow, Job, Own, Read, Write};
+use super::lane::{Lane, Make};
+use super::limits::{EraseLimits, Limits};
+use super::split::{Ranges, SECTOR, Shape, Transfers};
+use crate::device::{Device, Events, QueueConfig};
+use crate::drivers::agree;
+use crate::features::Features;
+use crate::mem::pool::DmaBuf;
+use crate::queue::Counters;
+use crate::spec::DeviceType;
+use crate::spec::device::block::request::{ID_SIZE, Lifetime, RequestType, Segment};
+use crate::spec::device::block::{config, feature};
+use crate::{Error, Result};
+
+/// What the driver takes where it is offered. Not ZONED: a driver that takes it has to serve zones.
+const WANTED: [u8; 13] = [
+    feature::SIZE_MAX,
+    feature::SEG_MAX,
+    feature::GEOMETRY,
+    feature::RO,
+    feature::BLK_SIZE,
+    feature::FLUSH,
+    feature::TOPOLOGY,
+    feature::CONFIG_WCE,
+    feature::MQ,
+    feature::DISCARD,
+    feature::WRITE_ZEROES,
+    feature::LIFETIME,
+    feature::SECURE_ERASE,
+];
+
+/// Shortest time between two looks for a changed configuration, in microseconds: a look costs a register access.
+const LOOK_EVERY: u64 = 1000;
+
+/// How a block device is driven.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct BlockOptions {
+    /// Request queues to have, at least 1; the device may have fewer.
+    pub queues: u16,
+    /// Descriptors of each; see [`QueueConfig::size`].
+    pub queue_size: Option<u16>,
+    /// Longest wait for the next answer while requests are in flight.
+    pub timeout: Duration,
+    /// Bytes of a read or write request, where the device takes that many.
+    pub chunk: u32,
+    /// Bytes of data in flight on each queue, in memory that is reserved for it.
+    pub window: u32,
+    /// Whether answers are announced by interrupts; else the queues are polled.
+    pub interrupts: bool,
+}
+
+impl Default for BlockOptions {
+    fn default() -> Self {
+        Self {
+            queues: 1,
+            queue_size: None,
+            timeout: Duration::from_secs(30),
+            chunk: 128 << 10,
+            window: 2 << 20,
+            interrupts: true,
+        }
+    }
+}
+
+/// A block device. Any thread may call; each call waits until all its requests are done.
+///
+/// Offsets and lengths are in bytes and multiples of 512 ([`Error::Misuse`] else), whatever the block size. Of a
+/// call that fails, any part may have been done; a read's buffer holds no particular bytes then.
+///
+/// Each call of a lane may fail with
+/// - [`Error::Request`] where the device answered with an error status (VIRTIO 1.4 §5.2.6),
+/// - [`Error::ShortReply`] where it claimed success with less than the whole answer,
+/// - [`Error::Timeout`] where it gave no answer in time: its requests stay in flight with their memory, and their
+///   late answers are dropped,
+/// - [`Error::Broken`], [`Error::DeviceNeedsReset`], [`Error::DeviceGone`], [`Error::Indeterminate`] as
+///   [`crate::device::Queue::pop`] gives them: see [`Block::into_device`] for what leads on from there.
+///
+/// ```
+/// use virtio::drivers::{Block, BlockOptions};
+///
+/// # #[cfg(feature = "soft")] {
+/// let disk = Block::open("soft:block?size=1M", BlockOptions::default())?;
+/// disk.write(512, &[7; 1024])?;
+/// disk.flush()?;
+/// let mut sector = [0; 512];
+/// disk.read(1024, &mut sector)?;
+/// assert_eq!((disk.size(), sector), (1 << 20, [7; 512]));
+/// assert!(disk.read(1, &mut sector).is_err());
+/// # }
+/// # Ok::<(), virtio::Error>(())
+/// ```
+pub struct Block {
+    // Before the device: what is in flight then goes to its quarantine, which its reset empties.
+    lanes: Box<[Mutex<Lane>]>,
+    /// Which lane to wait for when all are taken.
+    turn: AtomicUsize,
+    device: Device,
+    features: Features,
+    limits: Mutex<Limits>,
+    size: AtomicU64,
+    shape: Shape,
+    size_max: u32,
+    made: Instant,
+    /// When the configuration was looked after, in microseconds after `made`.
+    looked: AtomicU64,
+    /// A change that was seen by a call and not told to [`Block::events`] yet.
+    changed: AtomicBool,
+}
+
+impl Block {
+    /// Sets a block device up: one that was opened, or opened and negotiated.
+    ///
+    /// # Errors
+    /// [`Error::Misuse`] for a device of another type; [`Error::BadConfig`] for a configuration with which it
+    /// cannot be used (fault C15); [`Error::QueueUnavailable`]; else as [`Device::negotiate`],
+    /// [`Device::take_queue`] and [`Device::start`]. The device is closed then.
+    pub fn new(device: Device, options: BlockOptions) -> Result<Self> {
+        let address = device.address().to_string();
+        Self::set_up(device, &options).map_err(|error| error.at(&address))
+    }
+
+    fn set_up(device: Device, options: &BlockOptions) -> Result<Self> {
+        if device.device_type() != DeviceType::BLOCK {
+            return Err(Error::Misuse { what: "this device is no block device" });
+        }
+        let features = agree(&device, WANTED.into_iter().map(Features::from_bit).collect())?;
+        let limits = Limits::read(device.config(), features)?;
+        let (lanes, shape) = lanes(&device, options, &limits)?;
+        device.start()?;
+        Ok(Self {
+            lanes,
+            turn: AtomicUsize::new(0),
+            device,
+            features,
+            limits: Mutex::new(limits),
+            size: AtomicU64::new(limits.size),
+            shape,
+            size_max: limits.size_max,
+            made: Instant::now(),
+            looked: AtomicU64::new(0),
+            changed: AtomicBool::new(false),
+        })
+    }
+
+    /// The device behind it. Its events are to be taken through [`Block::events`].
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Gives the device back, for a reset and another set-up. What is in flight stays in the device's quarantine
+    /// until that reset.
+    pub fn into_device(self) -> Device {
+        self.device
+    }
+
+    /// Resets and closes the device. A second call does nothing; calls of other threads fail from then on.
+    pub fn close(&self) -> Result<()> {
+        self.device.close()
+    }
+
+    /// Features in use.
+    pub fn features(&self) -> Features {
+        self.features
+    }
+
+    /// What the device can do, as last read.
+    pub fn limits(&self) -> Limits {
+        *self.limits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Size in bytes, as last read: it may change while the device runs ([`Block::events`]).
+    pub fn size(&self) -> u64 {
+        self.size.load(Ordering::Acquire)
+    }
+
+    /// Logical block size in bytes: what the device works with, not what calls must be multiples of.
+    pub fn block_size(&self) -> u32 {
+        self.limits().block_size
+    }
+
+    /// Whether the device takes no writes.
+    pub fn read_only(&self) -> bool {
+        self.features.has(feature::RO)
+    }
+
+    /// Number of request queues in use.
+    pub fn queues(&self) -> usize {
+        self.lanes.len()
+    }
+
+    /// What request queue `index` has counted; waits for a call that uses it.
+    pub fn counters(&self, index: usize) -> Option<Counters> {
+        let lane = self.lanes.get(index)?;
+        Some(lane.lock().unwrap_or_else(PoisonError::into_inner).queue().counters())
+    }
+
+    /// Takes what has happened to the device, and reads its configuration again if that changed (fault C16).
+    ///
+    /// Calls do the same now and then, and before they refuse an access beyond the end.
+    pub fn events(&self) -> Result<Events> {
+        let mut events = self.device.events()?;
+        if events.config_changed {
+            self.refresh()?;
+        }
+        events.config_changed |= self.changed.swap(false, Ordering::AcqRel);
+        Ok(events)
+    }
+
+    /// Reads what of the configuration may change while the device runs.
+    fn refresh(&self) -> Result<()> {
+        let new = Limits::read(self.device.config(), self.features)?;
+        let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        limits.size = new.size;
+        limits.writeback = new.writeback;
+        limits.write_zeroes_may_unmap = new.write_zeroes_may_unmap;
+        self.size.store(new.size, Ordering::Release);
+        Ok(())
+    }
+
+    /// Looks for a changed configuration, if that is long ago.
+    fn look(&self) -> Result<()> {
+        let now = u64::try_from(self.made.elapsed().as_micros()).unwrap_or(u64::MAX);
+        if now.saturating_sub(self.looked.load(Ordering::Relaxed)) < LOOK_EVERY {
+            return Ok(());
+        }
+        self.looked.store(now, Ordering::Relaxed);
+        if self.events()?.config_changed {
+            self.changed.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// First sector of an access that lies on the device (VIRTIO 1.4 §5.2.6.1: none beyond its capacity).
+    fn check(&self, offset: u64, len: u64) -> Result<u64> {
+        if !offset.is_multiple_of(SECTOR) || !len.is_multiple_of(SECTOR) {
+            return Err(Error::Misuse { what: "offset and length on a block device are multiples of 512" });
+        }
+        self.look()?;
+        let inside = |size| offset.checked_add(len).is_some_and(|end| end <= size);
+        if !inside(self.size()) {
+            self.refresh()?;
+            let size = self.size();
+            if !inside(size) {
+                return Err(Error::OutOfBounds { offset, len, size });
+            }
+        }
+        Ok(offset.checked_div(SECTOR).unwrap_or(0))
+    }
+
+    /// The same for an access that changes the device.
+    fn check_write(&self, offset: u64, len: u64) -> Result<u64> {
+        if self.read_only() {
+            return Err(Error::ReadOnly);
+        }
+        self.check(offset, len)
+    }
+
+    fn located<T>(&self, result: Result<T>) -> Result<T> {
+        result.map_err(|error| error.at(self.device.address()))
+    }
+
+    /// A lane that is free, if possible the one that this thread used before.
+    fn lane(&self) -> Result<MutexGuard<'_, Lane>> {
+        let none = Error::Closed { what: "block device" };
+        let first = HINT.get();
+        for step in 0..self.lanes.len() {
+            let index = first.wrapping_add(step).checked_rem(self.lanes.len()).unwrap_or(0);
+            match self.lanes.get(index).map(Mutex::try_lock) {
+                Some(Ok(lane)) => return Ok(lane),
+                Some(Err(TryLockError::Poisoned(lane))) => return Ok(lane.into_inner()),
+                Some(Err(TryLockError::WouldBlock)) | None => {}
+            }
+        }
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed).checked_rem(self.lanes.len()).unwrap_or(0);
+        let lane = self.lanes.get(turn).ok_or(none)?;
+        Ok(lane.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn run(&self, job: &mut impl Job) -> Result<()> {
+        self.lane()?.run(job)
+    }
+
+    /// Reads `to.len()` bytes from `offset` on.
+    pub fn read(&self, offset: u64, to: &mut [u8]) -> Result<()> {
+        let result = self.check(offset, to.len() as u64).and_then(|sector| {
+            let pieces = Transfers::new(to.len() as u64, self.shape);
+            self.run(&mut Read { sector, pieces, to })
+        });
+        self.located(result)
+    }
+
+    /// Writes `from` at `offset`. The data is in the device's cache then, if it has one ([`Limits::writeback`]):
+    /// [`Block::flush`]. [`Error::ReadOnly`] for a read-only device.
+    pub fn write(&self, offset: u64, from: &[u8]) -> Result<()> {
+        let result = self.check_write(offset, from.len() as u64).and_then(|sector| {
+            let pieces = Transfers::new(from.len() as u64, self.shape);
+            self.run(&mut Write { sector, pieces, from })
+        });
+        self.located(result)
+    }
+
+    /// Reads into a buffer of the device's own memory ([`Device::pool`]), without a copy: as many bytes as it is
+    /// long, in one request.
+    ///
+    /// # Errors
+    /// [`Error::Misuse`] for one above [`Limits::size_max`]; [`Error::NotMapped`] for one of another device. With
+    /// an error the buffer goes back to its pool, after a time-out when the device has given it back.
+    pub fn read_into(&self, offset: u64, buf: DmaBuf) -> Result<DmaBuf> {
+        let checked = self.check(offset, buf.len().into());
+        self.located(checked.and_then(|sector| self.own(sector, Flow::FromDevice, buf)))
+    }
+
+    /// Writes a buffer of the device's own memory, without a copy, in one request. Errors as [`Block::read_into`]
+    /// and [`Block::write`].
+    pub fn write_from(&self, offset: u64, buf: DmaBuf) -> Result<DmaBuf> {
+        let checked = self.check_write(offset, buf.len().into());
+        self.located(checked.and_then(|sector| self.own(sector, Flow::ToDevice, buf)))
+    }
+
+    fn own(&self, sector: u64, flow: Flow, buf: DmaBuf) -> Result<DmaBuf> {
+        if buf.len() > self.size_max {
+            return Err(Error::Misuse {
+                what: "a buffer that a block device is given is no longer than its size_max",
+            });
+        }
+        if buf.is_empty() {
+            return Ok(buf);
+        }
+        let mut job = Own { sector, flow, buf: Some(buf), asked: false };
+        self.run(&mut job)?;
+        job.buf.ok_or(Error::Closed { what: "block device" })
+    }
+
+    /// Makes all writes that were completed before the call permanent (VIRTIO 1.4 §5.2.6.2).
+    ///
+    /// Without FLUSH the device has no cache that could be flushed, as far as the specification lets a driver
+    /// know (§5.2.5.1): then nothing is done.
+    pub fn flush(&self) -> Result<()> {
+        if !self.features.has(feature::FLUSH) {
+            return Ok(());
+        }
+        self.ask(RequestType::FLUSH, &mut [])
+    }
+
+    fn ask(&self, request_type: RequestType, answer: &mut [u8]) -> Result<()> {
+        self.located(self.run(&mut Ask { request_type, answer, asked: false }))
+    }
+
+    /// The device's id string, at most 20 bytes; what is not UTF-8 is replaced. [`Error::Request`] with status 2
+    /// where the device has none.
+    pub fn get_id(&self) -> Result<String> {
+        let mut id = [0; ID_SIZE];
+        self.ask(RequestType::GET_ID, &mut id)?;
+        let bytes: Vec<u8> = id.into_iter().take_while(|&byte| byte != 0).collect();
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// How worn the storage is. [`Error::Unsupported`] without LIFETIME.
+    pub fn lifetime(&self) -> Result<Lifetime> {
+        if !self.features.has(feature::LIFETIME) {
+            return self.located(Err(Error::Unsupported { what: "the device tells no lifetime" }));
+        }
+        let mut bytes = [0; Lifetime::SIZE];
+        self.ask(RequestType::GET_LIFETIME, &mut bytes)?;
+        Ok(Lifetime::decode(&bytes, self.device.transport().byte_order()))
+    }
+
+    /// Tells the device that a range is not needed any more: what it reads as then is undefined.
+    ///
+    /// [`Error::Unsupported`] without DISCARD or with limits of 0.
+    pub fn discard(&self, offset: u64, len: u64) -> Result<()> {
+        self.erase(RequestType::DISCARD, self.limits().discard, offset, len, false)
+    }
+
+    /// Sets a range to zeroes; with `unmap` the device may deallocate it. [`Error::Unsupported`] without
+    /// WRITE_ZEROES or with limits of 0.
+    pub fn write_zeroes(&self, offset: u64, len: u64, unmap: bool) -> Result<()> {
+        self.erase(RequestType::WRITE_ZEROES, self.limits().write_zeroes, offset, len, unmap)
+    }
+
+    /// Erases a range so that nobody can read it again. [`Error::Unsupported`] without SECURE_ERASE or with
+    /// limits of 0.
+    pub fn secure_erase(&self, offset: u64, len: u64) -> Result<()> {
+        self.erase(RequestType::SECURE_ERASE, self.limits().secure_erase, offset, len, false)
+    }
+
+    fn erase(
+        &self,
+        request_type: RequestType,
+        limits: Option<EraseLimits>,
+        offset: u64,
+        len: u64,
+        unmap: bool,
+    ) -> Result<()> {
+        let result = self.check_write(offset, len).and_then(|sector| {
+            let what = "the device does not take this request";
+            let limits = limits.ok_or(Error::Unsupported { what })?;
+            let ranges = Ranges::new(sector, len.checked_div(SECTOR).unwrap_or(0), &limits);
+            // The segments of a request are one data buffer.
+            let room = self.shape.segment.checked_div(Segment::SIZE as u32).unwrap_or(1);
+            let most = limits.max_segments.min(room).max(1);
+            let order = self.device.transport().byte_order();
+            let loaded = ranges.clone();
+            self.run(&mut Erase { request_type, ranges, most, unmap, order, loaded })
+        });
+        self.located(result)
+    }
+
+    /// Switches between a writeback cache (`true`) and writethrough (VIRTIO 1.4 §5.2.5). Writes that were made
+    /// before are not made permanent by this. [`Error::Unsupported`] without CONFIG_WCE.
+    pub fn set_writeback(&self, writeback: bool) -> Result<()> {
+        if !self.features.has(feature::CONFIG_WCE) {
+            return self.located(Err(Error::Unsupported { what: "the cache mode cannot be set" }));
+        }
+        let written = self.device.config().write(config::WRITEBACK.into(), 1, writeback.into());
+        self.located(written.and_then(|()| self.refresh()))
+    }
+}
+
+/// Threads are numbered as they come, so that each starts at a lane of its own.
+static THREADS: AtomicUsize = AtomicUsize::new(0);
+
+std::thread_local! {
+    static HINT: Cell<usize> = Cell::new(THREADS.fetch_add(1, Ordering::Relaxed));
+}
+
+/// Sets the request queues up: as many as are wished for and there.
+fn lanes(device: &Device, options: &BlockOptions, limits: &Limits) -> Result<(Box<[Mutex<Lane>]>, Shape)> {
+    let count = options.queues.max(1).min(limits.queues);
+    let mut queues = Vec::new();
+    for index in 0..count {
+        let mut wish = QueueConfig { interrupts: options.interrupts, ..QueueConfig::default() };
+        wish.size = options.queue_size;
+        match device.take_queue(index, wish) {
+            Ok(queue) => queues.push(queue),
+            // A device that has fewer queues than it says is used with those that it has.
+            Err(error) if index > 0 && matches!(error.kind(), Error::QueueUnavailable { .. }) => {
+                log::warn!("{}: {index} request queues are used: {error}", device.address());
+                break;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    let size = queues.iter().map(|queue| queue.size()).min().unwrap_or(0);
+    let places = u32::from(size).saturating_sub(2);
+    if places == 0 {
+        return Err(Error::QueueUnavailable {
+            queue: 0,
+            why: "a block request takes three descriptors, more than it has",
+        });
+    }
+    let shape = Shape::new(options.chunk, limits.size_max, limits.seg_max, places, limits.block_size);
+    let make = Make { shape, window: options.window, timeout: options.timeout };
+    let lanes = queues.into_iter().map(|queue| Lane::new(device, queue, make).map(Mutex::new));
+    Ok((lanes.collect::<Result<_>>()?, shape))
+}
+
+impl fmt::Debug for Block {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Block({:?}, {} bytes, {} queues)", self.device, self.size(), self.lanes.len())
+    }
+}

@@ -1,0 +1,211 @@
+//! What a call wants done: a series of requests and where their data is.
+
+use super::split::{Ranges, SECTOR, Transfers};
+use crate::mem::pool::DmaBuf;
+use crate::spec::ByteOrder;
+use crate::spec::device::block::request::{RequestType, SEGMENT_UNMAP, Segment};
+use crate::{Error, Result};
+
+/// Which way the data of a request goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flow {
+    /// No data.
+    None,
+    /// The device reads it.
+    ToDevice,
+    /// The device writes it.
+    FromDevice,
+}
+
+/// One request.
+#[derive(Debug)]
+pub(super) struct Piece {
+    pub(super) request_type: RequestType,
+    /// First sector, 0 where the type has no use for one (VIRTIO 1.4 §5.2.6.1).
+    pub(super) sector: u64,
+    pub(super) flow: Flow,
+    /// Where its data begins in the job's.
+    pub(super) at: u64,
+    /// Bytes of data.
+    pub(super) len: u32,
+    /// A caller's buffer to be used as it is; else the data goes through the lane's buffers.
+    pub(super) own: Option<DmaBuf>,
+}
+
+impl Piece {
+    fn transfer(sector: u64, flow: Flow, at: u64, len: u32) -> Self {
+        let request_type = if flow == Flow::ToDevice { RequestType::OUT } else { RequestType::IN };
+        Self { request_type, sector, flow, at, len, own: None }
+    }
+}
+
+/// A call's requests, in order. The lane takes them one by one, has several in flight, and calls back in any
+/// order.
+pub(super) trait Job {
+    /// The next request.
+    fn next(&mut self) -> Option<Piece>;
+
+    /// Copies data from `at` on to `buf`, as much as it has room for, for the device to read.
+    fn load(&mut self, _at: u64, _buf: &DmaBuf) -> Result<()> {
+        Ok(())
+    }
+
+    /// Copies data that a request read to `at`.
+    fn store(&mut self, _at: u64, _buf: &DmaBuf) -> Result<()> {
+        Ok(())
+    }
+
+    /// Takes a caller's buffer back from a request that succeeded.
+    fn give_back(&mut self, _buf: DmaBuf) {}
+}
+
+fn place(at: u64) -> usize {
+    usize::try_from(at).unwrap_or(usize::MAX)
+}
+
+fn beyond(at: u64, len: u32, size: usize) -> Error {
+    Error::OutOfBounds { offset: at, len: len.into(), size: size as u64 }
+}
+
+/// Reads into a slice.
+pub(super) struct Read<'a> {
+    pub(super) sector: u64,
+    pub(super) pieces: Transfers,
+    pub(super) to: &'a mut [u8],
+}
+
+impl Job for Read<'_> {
+    fn next(&mut self) -> Option<Piece> {
+        let (at, len) = self.pieces.next()?;
+        let sector = self.sector.saturating_add(at.checked_div(SECTOR).unwrap_or(0));
+        Some(Piece::transfer(sector, Flow::FromDevice, at, len))
+    }
+
+    fn store(&mut self, at: u64, buf: &DmaBuf) -> Result<()> {
+        let (start, size) = (place(at), self.to.len());
+        let to = self.to.get_mut(start..start.saturating_add(buf.len() as usize));
+        buf.read(0, to.ok_or_else(|| beyond(at, buf.len(), size))?)
+    }
+}
+
+/// Writes from a slice.
+pub(super) struct Write<'a> {
+    pub(super) sector: u64,
+    pub(super) pieces: Transfers,
+    pub(super) from: &'a [u8],
+}
+
+impl Job for Write<'_> {
+    fn next(&mut self) -> Option<Piece> {
+        let (at, len) = self.pieces.next()?;
+        let sector = self.sector.saturating_add(at.checked_div(SECTOR).unwrap_or(0));
+        Some(Piece::transfer(sector, Flow::ToDevice, at, len))
+    }
+
+    fn load(&mut self, at: u64, buf: &DmaBuf) -> Result<()> {
+        let start = place(at);
+        let from = self.from.get(start..start.saturating_add(buf.len() as usize));
+        buf.write(0, from.ok_or_else(|| beyond(at, buf.len(), self.from.len()))?)
+    }
+}
+
+/// One request with a caller's own buffer.
+pub(super) struct Own {
+    pub(super) sector: u64,
+    pub(super) flow: Flow,
+    /// Before the request and, if it succeeds, after it.
+    pub(super) buf: Option<DmaBuf>,
+    pub(super) asked: bool,
+}
+
+impl Job for Own {
+    fn next(&mut self) -> Option<Piece> {
+        if core::mem::replace(&mut self.asked, true) {
+            return None;
+        }
+        let buf = self.buf.take()?;
+        let piece = Piece::transfer(self.sector, self.flow, 0, buf.len());
+        Some(Piece { own: Some(buf), ..piece })
+    }
+
+    fn give_back(&mut self, buf: DmaBuf) {
+        self.buf = Some(buf);
+    }
+}
+
+/// One request with an answer of fixed length, or with none: flush, get id, get lifetime.
+pub(super) struct Ask<'a> {
+    pub(super) request_type: RequestType,
+    pub(super) answer: &'a mut [u8],
+    pub(super) asked: bool,
+}
+
+impl Job for Ask<'_> {
+    fn next(&mut self) -> Option<Piece> {
+        if core::mem::replace(&mut self.asked, true) {
+            return None;
+        }
+        Some(Piece {
+            request_type: self.request_type,
+            sector: 0,
+            flow: if self.answer.is_empty() { Flow::None } else { Flow::FromDevice },
+            at: 0,
+            len: u32::try_from(self.answer.len()).unwrap_or(u32::MAX),
+            own: None,
+        })
+    }
+
+    fn store(&mut self, at: u64, buf: &DmaBuf) -> Result<()> {
+        let (start, size) = (place(at), self.answer.len());
+        let to = self.answer.get_mut(start..start.saturating_add(buf.len() as usize));
+        buf.read(0, to.ok_or_else(|| beyond(at, buf.len(), size))?)
+    }
+}
+
+/// Discards, writes zeroes or erases ranges: several segments to a request.
+pub(super) struct Erase {
+    pub(super) request_type: RequestType,
+    pub(super) ranges: Ranges,
+    /// Segments to a request, at least 1.
+    pub(super) most: u32,
+    pub(super) unmap: bool,
+    pub(super) order: ByteOrder,
+    /// The segments of the request that comes next.
+    pub(super) loaded: Ranges,
+}
+
+impl Erase {
+    fn encode(&self, (sector, num_sectors): (u64, u32)) -> [u8; Segment::SIZE] {
+        let flags = if self.unmap { SEGMENT_UNMAP } else { 0 };
+        Segment { sector, num_sectors, flags }.encode(self.order)
+    }
+}
+
+impl Job for Erase {
+    fn next(&mut self) -> Option<Piece> {
+        self.loaded = self.ranges.clone();
+        let count = self.ranges.by_ref().take(self.most as usize).count();
+        if count == 0 {
+            return None;
+        }
+        let len = u32::try_from(count.saturating_mul(Segment::SIZE)).unwrap_or(u32::MAX);
+        Some(Piece {
+            request_type: self.request_type,
+            sector: 0,
+            flow: Flow::ToDevice,
+            at: 0,
+            len,
+            own: None,
+        })
+    }
+
+    /// The lane loads a request before it asks for the next one, from the first byte on.
+    fn load(&mut self, _at: u64, buf: &DmaBuf) -> Result<()> {
+        let count = (buf.len() as usize).checked_div(Segment::SIZE).unwrap_or(0);
+        for index in 0..count {
+            let Some(range) = self.loaded.next() else { break };
+            buf.write(index.saturating_mul(Segment::SIZE), &self.encode(range))?;
+        }
+        Ok(())
+    }
+}

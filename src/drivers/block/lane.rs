@@ -1,0 +1,336 @@
+//! One request queue: requests in flight, their headers, buffers and answers.
+//!
+//! A lane serves one call at a time and keeps as many of its requests in flight as there is room for. Requests of
+//! a call that ended with a time-out stay in flight; their late answers are taken by whichever call comes next,
+//! and dropped.
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use super::job::{Flow, Job, Piece};
+use super::split::Shape;
+use super::verdict::{UNWRITTEN, verdict};
+use crate::device::{Device, Queue, Used};
+use crate::event::Deadline;
+use crate::mem::pool::{DmaBuf, DmaPool};
+use crate::queue::Token;
+use crate::spec::ByteOrder;
+use crate::spec::device::block::request::{Header, STATUS_SIZE};
+use crate::{Error, Result};
+
+/// Bytes from one header or status to the next: a cache line, since device and driver write at the same time.
+const LINE: u32 = 64;
+/// Bytes copied for the device between two notifications: it works on one part while the next is copied.
+const SHOW_AFTER: u64 = 128 << 10;
+
+/// Buffers of one size for the lane alone. A pool's own stack is for many threads; here a vector will do.
+#[derive(Debug)]
+struct Stock {
+    free: Vec<DmaBuf>,
+    /// Where buffers go whose request was refused, and come from again.
+    pool: DmaPool,
+}
+
+impl Stock {
+    fn new(device: &Device, count: u32, stride: u32) -> Result<Self> {
+        let pool = device.pool(count, stride)?;
+        let free = (0..count).map(|_| pool.take()).collect::<Result<_>>()?;
+        Ok(Self { free, pool })
+    }
+
+    fn take(&mut self, len: u32) -> Result<DmaBuf> {
+        let mut buf = match self.free.pop() {
+            Some(buf) => buf,
+            None => self.pool.take()?,
+        };
+        buf.set_len(len)?;
+        Ok(buf)
+    }
+
+    fn has(&self, count: usize) -> bool {
+        self.free.len() >= count || self.free.len().saturating_add(self.pool.free()) >= count
+    }
+}
+
+/// A request in flight.
+#[derive(Debug, Clone, Copy)]
+struct Request {
+    token: Token,
+    /// Number of the call that it belongs to.
+    call: u64,
+    flow: Flow,
+    /// Where its data begins in the job's.
+    at: u64,
+    /// Data buffers.
+    segments: u16,
+    /// Whether they are a caller's.
+    own: bool,
+}
+
+/// How the call that runs stands.
+#[derive(Debug)]
+struct Call {
+    /// Its requests that are in flight.
+    mine: u32,
+    /// The first thing that went wrong: from then on nothing is sent.
+    failure: Option<Error>,
+}
+
+/// How a lane is made.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Make {
+    pub(super) shape: Shape,
+    /// Bytes of data in flight.
+    pub(super) window: u32,
+    pub(super) timeout: Duration,
+}
+
+/// One request queue and all that belongs to it.
+#[derive(Debug)]
+pub(super) struct Lane {
+    queue: Queue<DmaBuf>,
+    headers: Stock,
+    statuses: Stock,
+    data: Stock,
+    /// By the descriptor that heads the chain.
+    requests: Box<[Option<Request>]>,
+    shape: Shape,
+    timeout: Duration,
+    order: ByteOrder,
+    legacy: bool,
+    call: u64,
+}
+
+impl Lane {
+    pub(super) fn new(device: &Device, queue: Queue<DmaBuf>, make: Make) -> Result<Self> {
+        let size = u32::from(queue.size());
+        let count = make.window.checked_div(make.shape.segment).unwrap_or(0).clamp(1, 4096);
+        let one = u32::from(make.shape.segments(make.shape.request));
+        Ok(Self {
+            // A queue holds no more requests than it has descriptors.
+            headers: Stock::new(device, size, LINE)?,
+            statuses: Stock::new(device, size, LINE)?,
+            data: Stock::new(device, count.max(one), make.shape.segment)?,
+            requests: (0..size).map(|_| None).collect(),
+            queue,
+            shape: make.shape,
+            timeout: make.timeout,
+            order: device.transport().byte_order(),
+            legacy: device.transport().legacy(),
+            call: 0,
+        })
+    }
+
+    /// Does all requests of `job`, and gives the first error that one of them met, when none is in flight any
+    /// more. [`Error::Timeout`] where no answer came for the lane's time; then some are in flight still.
+    pub(super) fn run(&mut self, job: &mut impl Job) -> Result<()> {
+        self.call = self.call.wrapping_add(1);
+        let mut call = Call { mine: 0, failure: None };
+        let mut pending = job.next();
+        loop {
+            if call.failure.is_none()
+                && let Err(error) = self.send(&mut pending, job, &mut call)
+            {
+                // What is in flight has to end all the same.
+                call.failure = Some(error);
+            }
+            if call.mine == 0 && (call.failure.is_some() || pending.is_none()) {
+                return call.failure.map_or(Ok(()), Err);
+            }
+            match self.next_used(&mut call) {
+                Ok(Some(used)) => self.drain(used, job, &mut call)?,
+                Ok(None) => {}
+                Err(error) => return Err(call.failure.unwrap_or(error)),
+            }
+        }
+    }
+
+    /// Adds requests while there is room, and shows them to the device.
+    fn send(&mut self, pending: &mut Option<Piece>, job: &mut impl Job, call: &mut Call) -> Result<()> {
+        let (mut hidden, mut copied) = (false, 0u64);
+        let mut sent = Ok(());
+        while let Some(piece) = pending.take_if(|piece| self.has_room(piece)) {
+            copied = copied.saturating_add(if piece.flow == Flow::ToDevice { piece.len.into() } else { 0 });
+            sent = self.add(piece, job);
+            if sent.is_err() {
+                break;
+            }
+            (hidden, call.mine) = (true, call.mine.saturating_add(1));
+            *pending = job.next();
+            if copied >= SHOW_AFTER {
+                (hidden, copied) = (false, 0);
+                self.queue.notify()?;
+            }
+        }
+        // What was added is shown whatever happened after it.
+        if hidden { self.queue.notify().and(sent) } else { sent }
+    }
+
+    /// Data buffers that a request takes.
+    fn segments(&self, piece: &Piece) -> u16 {
+        match (piece.flow, &piece.own) {
+            (Flow::None, _) => 0,
+            (_, Some(_)) => 1,
+            (_, None) => self.shape.segments(piece.len),
+        }
+    }
+
+    fn has_room(&self, piece: &Piece) -> bool {
+        let segments = self.segments(piece);
+        let bounce = if piece.own.is_some() { 0 } else { usize::from(segments) };
+        self.queue.has_room(segments.saturating_add(2))
+            && self.headers.has(1)
+            && self.statuses.has(1)
+            && self.data.has(bounce)
+    }
+
+    fn add(&mut self, piece: Piece, job: &mut impl Job) -> Result<()> {
+        let segments = self.segments(&piece);
+        let Piece { request_type, sector, flow, at, len, own } = piece;
+        let header = self.headers.take(Header::SIZE as u32)?;
+        header.write(0, &Header { request_type, reserved: 0, sector }.encode(self.order))?;
+        let status = self.statuses.take(STATUS_SIZE as u32)?;
+        status.write(0, &[UNWRITTEN])?;
+        let is_own = own.is_some();
+        let token = match (flow, own, segments) {
+            (Flow::None, ..) => self.queue.add([header], [status])?,
+            (Flow::ToDevice, Some(data), _) => self.queue.add([header, data], [status])?,
+            (Flow::FromDevice, Some(data), _) => self.queue.add([header], [data, status])?,
+            (Flow::ToDevice, None, 1) => {
+                let data = self.loaded(job, flow, at, len)?;
+                self.queue.add([header, data], [status])?
+            }
+            (Flow::FromDevice, None, 1) => {
+                let data = self.loaded(job, flow, at, len)?;
+                self.queue.add([header], [data, status])?
+            }
+            (_, None, _) => self.add_many(job, flow, at, len, [header, status])?,
+        };
+        let request = Request { token, call: self.call, flow, at, segments, own: is_own };
+        if let Some(place) = self.requests.get_mut(usize::from(token.slot())) {
+            *place = Some(request);
+        }
+        Ok(())
+    }
+
+    /// A data buffer for `len` bytes at `at`, with what the device is to read.
+    fn loaded(&mut self, job: &mut impl Job, flow: Flow, at: u64, len: u32) -> Result<DmaBuf> {
+        let buf = self.data.take(len)?;
+        match flow {
+            Flow::ToDevice => job.load(at, &buf)?,
+            // Where the used length says nothing, nothing may be left of an earlier request (D10).
+            _ if self.legacy => buf.fill(0)?,
+            _ => {}
+        }
+        Ok(buf)
+    }
+
+    /// A request of several data buffers: the device limits their size. The only one for which memory is
+    /// allocated.
+    #[cold]
+    fn add_many(
+        &mut self,
+        job: &mut impl Job,
+        flow: Flow,
+        at: u64,
+        len: u32,
+        [header, status]: [DmaBuf; 2],
+    ) -> Result<Token> {
+        let (mut bufs, mut done) = (Vec::new(), 0u32);
+        while done < len {
+            let part = len.saturating_sub(done).min(self.shape.segment);
+            bufs.push(self.loaded(job, flow, at.saturating_add(done.into()), part)?);
+            done = done.saturating_add(part);
+        }
+        let (read, written) = if flow == Flow::ToDevice { (bufs, Vec::new()) } else { (Vec::new(), bufs) };
+        self.queue.add_chain([header].into_iter().chain(read), written.into_iter().chain([status]))
+    }
+
+    /// Waits for the next answer; `None` where a request ended without one.
+    fn next_used(&mut self, call: &mut Call) -> Result<Option<Used<DmaBuf>>> {
+        let answer = self.queue.pop();
+        if let Some(used) = self.sort_out(answer, call)? {
+            return Ok(Some(used));
+        }
+        if call.mine == 0 && call.failure.is_some() {
+            return Ok(None);
+        }
+        let answer = self.queue.get_with(Deadline::after(self.timeout), || Ok(()));
+        self.sort_out(answer.map(Some), call)
+    }
+
+    /// A request that ended with the device is told of once: here, where it is this call's.
+    fn sort_out(
+        &mut self,
+        answer: Result<Option<Used<DmaBuf>>>,
+        call: &mut Call,
+    ) -> Result<Option<Used<DmaBuf>>> {
+        let Err(Error::Indeterminate { token }) = answer else { return answer };
+        let slot = usize::from(Token::from_raw(token).slot());
+        let request = self.requests.get_mut(slot).and_then(Option::take);
+        if request.is_some_and(|request| request.call == self.call) {
+            call.mine = call.mine.saturating_sub(1);
+            // It says more than that the queue is closed, or that another request failed.
+            if !matches!(call.failure, Some(Error::Indeterminate { .. })) {
+                call.failure = Some(Error::Indeterminate { token });
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes this answer and all others that are there.
+    fn drain(&mut self, first: Used<DmaBuf>, job: &mut impl Job, call: &mut Call) -> Result<()> {
+        let mut next = Some(first);
+        while let Some(used) = next {
+            if let Some(outcome) = self.take(used, job)? {
+                call.mine = call.mine.saturating_sub(1);
+                if let Err(error) = outcome {
+                    call.failure.get_or_insert(error);
+                }
+            }
+            let answer = self.queue.pop();
+            next = self.sort_out(answer, call)?;
+        }
+        Ok(())
+    }
+
+    /// Takes an answer apart; `None` where it was another call's.
+    fn take(&mut self, mut used: Used<DmaBuf>, job: &mut impl Job) -> Result<Option<Result<()>>> {
+        let slot = usize::from(used.token.slot());
+        let request = self.requests.get_mut(slot).and_then(Option::take);
+        let Some(request) = request.filter(|request| request.token == used.token) else { return Ok(None) };
+        let segments = usize::from(request.segments);
+        // From the end: taking one out moves those behind it.
+        let Some(status) = used.buffer(segments.saturating_add(1)) else { return Ok(None) };
+        let mut byte = [UNWRITTEN; STATUS_SIZE];
+        status.read(0, &mut byte)?;
+        self.statuses.free.push(status);
+        let [byte] = byte;
+        let outcome = verdict(self.legacy, byte, used.written, used.capacity);
+        let mine = request.call == self.call;
+        for index in (0..segments).rev() {
+            let Some(buf) = used.buffer(index.saturating_add(1)) else { continue };
+            if request.own {
+                if mine && outcome.is_ok() {
+                    job.give_back(buf);
+                }
+                continue;
+            }
+            if mine && outcome.is_ok() && request.flow == Flow::FromDevice {
+                let offset = u64::from(self.shape.segment).saturating_mul(index as u64);
+                job.store(request.at.saturating_add(offset), &buf)?;
+            }
+            self.data.free.push(buf);
+        }
+        if let Some(header) = used.buffer(0) {
+            self.headers.free.push(header);
+        }
+        Ok(mine.then_some(outcome))
+    }
+
+    /// The queue, for looking at it.
+    pub(super) fn queue(&self) -> &Queue<DmaBuf> {
+        &self.queue
+    }
+}

@@ -1,0 +1,206 @@
+//! From an address to a device: the only module that knows every bus, transport and software device.
+#![cfg(not(loom))]
+
+use alloc::string::ToString;
+use core::time::Duration;
+
+use crate::address::{Address, Scheme};
+use crate::device::{Device, Options};
+use crate::drivers::{Block, BlockOptions, Entropy};
+use crate::{Error, Result};
+
+/// Opens the device at an address (see [`crate::address`]): it is reset, and knows that there is a driver.
+///
+/// This version opens software devices, `soft:TYPE`, of the types `block`, `entropy`, `console` and `net`:
+///
+/// | parameter | values | meaning |
+/// |---|---|---|
+/// | `transport` | `pci-modern` (without it), `pci-transitional`, `pci-legacy`, `mmio`, `mmio-legacy` | the registers that the device has |
+/// | `interface` | `modern`, `legacy` | the side of a transitional function to use; modern without it |
+/// | `run` | `thread` (without it), `inline` | whether a thread serves the device, or each notification |
+/// | `endian` | `little` (without it), `big` | byte order of the machine that a legacy device belongs to |
+/// | `event_idx`, `indirect` | `on` (without it), `off` | whether EVENT_IDX, INDIRECT_DESC are offered |
+/// | `path` | a file | `block`: what is stored; else memory |
+/// | `size` | such as `64M` (without it) | `block` without a `path`: its size in bytes |
+/// | `queues` | 1 to 1,024 | `block`: number of request queues |
+/// | `readonly` | `on`, `off` | `block`: takes no writes |
+/// | `id` | text | `block`: its id string |
+/// | `seed` | a number | `entropy`: where its bytes start from; they are for tests alone |
+///
+/// # Errors
+/// [`Error::BadAddress`]; [`Error::NotFound`] for a scheme that this version or build does not open, and for a
+/// type of software device that there is not; else as [`Device::open`] and the transports.
+///
+/// ```
+/// # #[cfg(feature = "soft")] {
+/// let device = virtio::open("soft:entropy?transport=mmio")?;
+/// assert_eq!(device.device_type(), virtio::spec::DeviceType::ENTROPY);
+/// # }
+/// # Ok::<(), virtio::Error>(())
+/// ```
+pub fn open(address: &str) -> Result<Device> {
+    open_with(&address.parse()?, Options::default())
+}
+
+/// The same for an address that is parsed, with options.
+pub fn open_with(address: &Address, options: Options) -> Result<Device> {
+    let opened = match address.scheme() {
+        Scheme::Soft => software::open(address, options),
+        scheme => Err(missing(scheme)),
+    };
+    opened.map_err(|error| error.at(&address.to_string()))
+}
+
+fn missing(scheme: Scheme) -> Error {
+    let name = scheme.name();
+    let why = alloc::format!("{name}: devices are not opened by this version, soft: ones are");
+    Error::NotFound { why: why.into() }
+}
+
+impl Block {
+    /// Opens the block device at an address and sets it up; see [`open`] and [`Block::new`].
+    pub fn open(address: &str, options: BlockOptions) -> Result<Self> {
+        Self::new(open(address)?, options)
+    }
+}
+
+impl Entropy {
+    /// Opens the entropy device at an address and sets it up; see [`open`] and [`Entropy::new`].
+    pub fn open(address: &str, timeout: Duration) -> Result<Self> {
+        Self::new(open(address)?, timeout)
+    }
+}
+
+#[cfg(not(feature = "soft"))]
+mod software {
+    use crate::address::Address;
+    use crate::device::{Device, Options};
+    use crate::{Error, Result};
+
+    pub(super) fn open(_address: &Address, _options: Options) -> Result<Device> {
+        let why = "this build has no software devices: build it with the feature `soft`";
+        Err(Error::NotFound { why: why.into() })
+    }
+}
+
+#[cfg(feature = "soft")]
+mod software {
+    use alloc::boxed::Box;
+    use alloc::string::ToString;
+    use core::fmt::Display;
+
+    use crate::address::Address;
+    use crate::device::{Device, Options};
+    use crate::features::Features;
+    use crate::soft::{self, DeviceModel, Interface, Run, SoftDevice};
+    use crate::spec::ByteOrder;
+    use crate::spec::device::block::SECTOR_SIZE;
+    use crate::transport::{PciInterface, open_mmio, open_pci};
+    use crate::{Error, Result};
+
+    /// Parameters of every software device.
+    const COMMON: [&str; 6] = ["transport", "interface", "run", "endian", "event_idx", "indirect"];
+    const BLOCK: [&str; 5] = ["path", "size", "queues", "readonly", "id"];
+    /// Size of a block device that nobody said a size for.
+    const USUAL_SIZE: u64 = 64 << 20;
+    const MOST_QUEUES: u64 = 1024;
+
+    type Maker = fn(&Address) -> Result<Box<dyn DeviceModel>>;
+
+    /// What one of a few words stands for; the first where the parameter is missing.
+    fn word<T: Copy>(address: &Address, key: &str, words: &[(&str, T)]) -> Result<T> {
+        let given = address.get(key);
+        let found = words.iter().find(|(name, _)| given.is_none_or(|given| given == *name));
+        found.map(|(_, value)| *value).ok_or_else(|| {
+            let names = words.iter().map(|(name, _)| *name).collect::<alloc::vec::Vec<_>>().join(", ");
+            unknown(address, key, names)
+        })
+    }
+
+    fn unknown(address: &Address, key: &str, known: impl Display) -> Error {
+        let given = address.get(key).unwrap_or_default();
+        address.bad(alloc::format!("{key}={given} is not known; known are {known}"))
+    }
+
+    fn interface(address: &Address) -> Result<(Interface, PciInterface)> {
+        let made = word(address, "transport", &Interface::ALL.map(|made| (made.name(), made)))?;
+        let used = word(
+            address,
+            "interface",
+            &[("", PciInterface::Any), ("modern", PciInterface::Modern), ("legacy", PciInterface::Legacy)],
+        )?;
+        if used != PciInterface::Any && made != Interface::PciTransitional {
+            return Err(address.bad("interface= chooses a side of transport=pci-transitional only"));
+        }
+        Ok((made, used))
+    }
+
+    fn block(address: &Address) -> Result<soft::Block> {
+        let read_only = address.flag("readonly")?.unwrap_or(false);
+        let mut block = match (address.get("path"), address.size("size")?) {
+            (Some(_), Some(_)) => return Err(address.bad("the size of a device over a file is the file's")),
+            (Some(path), None) => soft::Block::file(path, read_only)?,
+            (None, size) => {
+                let sectors = size.unwrap_or(USUAL_SIZE).checked_div(u64::from(SECTOR_SIZE)).unwrap_or(0);
+                let sectors = u32::try_from(sectors).map_err(|_| address.bad("a size below 2T is needed"))?;
+                soft::Block::zeroes(sectors)
+            }
+        };
+        if read_only {
+            block = block.read_only();
+        }
+        if let Some(id) = address.get("id") {
+            block = block.id(id);
+        }
+        match address.number("queues")?.unwrap_or(1) {
+            queues @ 1..=MOST_QUEUES => Ok(block.with_queues(queues as u16)),
+            _ => Err(address.bad("queues= is a number from 1 to 1024")),
+        }
+    }
+
+    fn model(address: &Address) -> Result<Box<dyn DeviceModel>> {
+        let (own, make): (&[&str], Maker) = match address.place() {
+            "block" => (&BLOCK, |address| Ok(Box::new(block(address)?))),
+            "entropy" => {
+                (&["seed"], |address| Ok(Box::new(soft::Entropy::new(address.number("seed")?.unwrap_or(1)))))
+            }
+            "console" => (&[], |_| Ok(Box::new(soft::Console::new(80, 25)))),
+            "net" => (&[], |_| Ok(Box::new(soft::Net::new([0x52, 0x54, 0, 0, 0, 1])))),
+            other => {
+                let why = alloc::format!(
+                    "no software device is a {other}; there are block, entropy, console and net"
+                );
+                return Err(Error::NotFound { why: why.into() });
+            }
+        };
+        address.check_keys(&[&COMMON, own].concat())?;
+        make(address)
+    }
+
+    pub(super) fn open(address: &Address, options: Options) -> Result<Device> {
+        let model = model(address)?;
+        let (made, used) = interface(address)?;
+        // One that is stepped has to be held by who steps it: there is no way to it through an address.
+        let run = word(address, "run", &[("thread", Run::Thread), ("inline", Run::Inline)])?;
+        let order = word(address, "endian", &[("little", ByteOrder::Little), ("big", ByteOrder::Big)])?;
+        let mut withheld = Features::EMPTY;
+        for (key, feature) in [("event_idx", Features::EVENT_IDX), ("indirect", Features::INDIRECT_DESC)] {
+            if !address.flag(key)?.unwrap_or(true) {
+                withheld |= feature;
+            }
+        }
+        let device = SoftDevice::builder_boxed(model)
+            .interface(made)
+            .run(run)
+            .byte_order(order)
+            .withhold(withheld)
+            .address(address.to_string())
+            .build()?;
+        let transport = if made.is_pci() {
+            open_pci(device.pci()?, used, order)?
+        } else {
+            open_mmio(device.mmio()?, order)?
+        };
+        Device::open(transport, options)
+    }
+}
