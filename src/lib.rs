@@ -65,7 +65,10 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(
     not(feature = "soft"),
-    allow(rustdoc::broken_intra_doc_links, reason = "this page links to all that the default features bring")
+    allow(
+        rustdoc::broken_intra_doc_links,
+        reason = "this page links to all that the default features bring"
+    )
 )]
 
 extern crate alloc;
