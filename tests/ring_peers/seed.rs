@@ -39,8 +39,8 @@ fn seed_barrier_is_one_for_the_machine() {
         scope.spawn(|| side(0));
         side(1);
     });
-    for round in 0..ROUNDS {
-        let both = [0, 1].map(|side| seen[side][round].load(Ordering::Relaxed));
+    for (round, (one, other)) in seen[0].iter().zip(&seen[1]).enumerate() {
+        let both = [one, other].map(|seen| seen.load(Ordering::Relaxed));
         assert_ne!(both, [0, 0], "round {round}: neither thread saw the other's store");
     }
 }
