@@ -4,10 +4,11 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 
 use crate::event::{EventFd, WeakEventFd};
 use crate::mem::quarantine::StoppedProof;
+use crate::sync::{Mutex, MutexGuard};
 use crate::{Error, Result};
 
 /// In which condition the device is, as far as its queues are concerned.
