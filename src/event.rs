@@ -1,4 +1,7 @@
 //! Events between a device and its driver, and deadlines.
+//!
+//! Every wait of this crate is one of [`wait_readable`], to a [`Deadline`] in monotonic time, after a short
+//! [`spin`] where an answer may come at once. Signals are hints: whoever wakes looks at the ring or the register.
 
 use alloc::sync::{Arc, Weak};
 use core::fmt;

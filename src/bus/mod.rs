@@ -6,7 +6,12 @@
 //!
 //! Numbers cross these traits as values: a register that the specification gives as little-endian is read
 //! as the number it stands for, on every host. A legacy device of a big-endian machine is the transport's
-//! concern .
+//! concern.
+//!
+//! To bring a bus of your own, implement [`PciFunction`] or [`MmioSlot`] with the [`RegisterSpace`]s and the
+//! [`DmaMapper`] behind it, and give it to [`crate::transport::open_pci`] or [`crate::transport::open_mmio`]; the
+//! software devices do nothing else. No thread of the library waits for the events that a bus hands out: whoever
+//! waits for a queue does.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;

@@ -3,14 +3,17 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use core::sync::atomic::{AtomicU8, Ordering};
+use std::sync::PoisonError;
 
 use crate::event::{EventFd, WeakEventFd};
 use crate::mem::quarantine::StoppedProof;
+use crate::sync::{Mutex, MutexGuard};
 use crate::{Error, Result};
 
 /// In which condition the device is, as far as its queues are concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
 pub enum Condition {
     /// Set up, not started (before DRIVER_OK): nothing may be notified.
     Ready,
@@ -30,11 +33,12 @@ pub enum Condition {
 ///
 /// A change of condition wakes every queue. Any thread may call.
 pub struct Health {
+    /// What every call on a queue looks at: a [`Condition`] as a number. Written under the lock.
+    condition: AtomicU8,
     state: Mutex<State>,
 }
 
 struct State {
-    condition: Condition,
     wakers: Vec<WeakEventFd>,
     /// With [`Condition::Stopped`]: what lets queues give their buffers back.
     proof: Option<Arc<StoppedProof>>,
@@ -42,8 +46,8 @@ struct State {
 
 impl Health {
     pub(super) fn new() -> Arc<Self> {
-        let state = State { condition: Condition::Ready, wakers: Vec::new(), proof: None };
-        Arc::new(Self { state: Mutex::new(state) })
+        let state = State { wakers: Vec::new(), proof: None };
+        Arc::new(Self { condition: AtomicU8::new(Condition::Ready as u8), state: Mutex::new(state) })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -51,8 +55,17 @@ impl Health {
     }
 
     /// The condition now.
+    #[inline]
     pub fn condition(&self) -> Condition {
-        self.lock().condition
+        // Acquire: whoever sees the end of the device also sees the proof of it; pairs with `change`.
+        match self.condition.load(Ordering::Acquire) {
+            0 => Condition::Ready,
+            1 => Condition::Running,
+            2 => Condition::NeedsReset,
+            3 => Condition::Gone,
+            4 => Condition::Stopped,
+            _ => Condition::Closed,
+        }
     }
 
     /// Ok while the device runs or is about to; else the error that every call on its queues gives.
@@ -92,11 +105,13 @@ impl Health {
     fn change(&self, condition: Condition, proof: Option<Arc<StoppedProof>>) {
         let wakers = {
             let mut state = self.lock();
-            if state.condition == Condition::Stopped || state.condition == condition {
+            let before = self.condition();
+            if before == Condition::Stopped || before == condition {
                 return;
             }
-            state.condition = condition;
             state.proof = proof;
+            // Release: the proof before the condition; pairs with the acquire in `condition`.
+            self.condition.store(condition as u8, Ordering::Release);
             state.wakers.clone()
         };
         for waker in wakers.iter().filter_map(WeakEventFd::upgrade) {

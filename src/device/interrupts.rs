@@ -9,13 +9,14 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
 
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 
 use super::health::{Condition, Health};
 use crate::event::{Deadline, EventFd, WeakEventFd, wait_readable};
 use crate::spec::Status;
+use crate::sync::Mutex;
 use crate::transport::{Interrupts, Transport};
 use crate::{Error, Result};
 

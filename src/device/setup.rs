@@ -77,12 +77,21 @@ impl Device {
         } else {
             (None, Wake::new(crate::event::EventFd::new()?, None)?)
         };
-        let vector = self.enable_queue(index, &config, &memory, vector)?;
+        let (doorbell, id) = (self.transport.doorbell(index)?, self.transport.notification_id(index)?);
+        let vector = match self.enable_queue(index, &config, &memory, vector) {
+            Ok(vector) => vector,
+            Err(error) => {
+                // How far the device got with it nobody knows: it keeps the memory until it is reset.
+                let bytes = u64::try_from(memory.len()).unwrap_or(u64::MAX);
+                self.space.quarantine().hold(ring, bytes);
+                return Err(error);
+            }
+        };
         life.queues.push(index);
         let parts = Parts {
             interrupts: wish.interrupts && life.wiring.announces(vector),
-            doorbell: self.transport.doorbell(index)?,
-            id: self.transport.notification_id(index)?,
+            doorbell,
+            id,
             health: Arc::clone(&life.health),
             space: self.space.clone(),
             ring,

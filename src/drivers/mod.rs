@@ -1,5 +1,8 @@
 //! Drivers, one a device type: they know no register, and take every wait, limit and number of the device as
 //! something to be checked.
+//!
+//! A driver is made of a [`Device`] that was opened, or opened and negotiated by the caller; its `open` makes it of an
+//! address. It starts the device, and gives it back on request, for a reset and another set-up.
 #![cfg(not(loom))]
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![deny(clippy::arithmetic_side_effects)]

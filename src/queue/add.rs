@@ -1,7 +1,7 @@
 //! Adding a chain in one call: the hot path, for chains whose number of buffers is known to the compiler.
 
 use super::indirect::{SMALL, Table};
-use super::inflight::Place;
+use super::inflight::{NIL, Place};
 use super::split::{Desc, write_addr, write_rest};
 use super::{Ring, Token};
 use crate::Error;
@@ -224,7 +224,9 @@ impl<B: Lease> Fill<'_, B> {
             (self.tail, self.at) = (self.at, next);
         } else {
             // Does not happen: the list of free places leads nowhere else. Dropping could unwind, and for that
-            // every step of the caller's loop would have to write down in memory how far it came.
+            // every step of the caller's loop would have to write down in memory how far it came. No value of
+            // before is kept either, which would take registers.
+            (self.tail, self.at) = (NIL, NIL);
             core::mem::forget(buf);
         }
     }

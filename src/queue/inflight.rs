@@ -13,7 +13,7 @@ use alloc::vec::Vec;
 use super::{SlotOrder, Token};
 
 /// End of a list.
-const NIL: u32 = u32::MAX;
+pub(super) const NIL: u32 = u32::MAX;
 
 /// What is known of a chain, at the place of its head descriptor.
 #[derive(Debug, Clone, Copy, Default)]

@@ -58,6 +58,8 @@ pub(super) struct Queue {
     pub(super) ranges: super::engine::Ranges,
     /// A chain that could not be served yet.
     pub(super) parked: Option<DeviceChain>,
+    /// A chain that is used up, for its memory.
+    pub(super) spare: DeviceChain,
     /// Chains used since the queue was enabled.
     pub(super) used: u64,
 }

@@ -179,7 +179,10 @@ impl Core {
                     }
                     Some(chain)
                 }
-                None => next_chain(ring, view, checker, (index, features))?,
+                None => {
+                    let mut chain = core::mem::take(&mut queue.spare);
+                    next_chain(ring, view, checker, (index, features), &mut chain)?.then_some(chain)
+                }
             };
             let Some(chain) = chain else {
                 let waiting = ring.enable_notifications().map_err(fault_error)?;
@@ -199,6 +202,7 @@ impl Core {
                         checker.chain_used(index, &chain);
                     }
                     served.chains = served.chains.saturating_add(1);
+                    queue.spare = chain;
                 }
                 Reply::Wait => {
                     queue.parked = Some(chain);
@@ -234,16 +238,17 @@ fn next_chain(
     view: &RefCell<DmaView>,
     checker: &mut Option<alloc::boxed::Box<super::check::Checker>>,
     (index, features): (u16, Features),
-) -> Result<Option<DeviceChain>> {
+    chain: &mut DeviceChain,
+) -> Result<bool> {
     ring.settle();
     if let Some(checker) = checker {
         checker.looked(index, ring.ring(), features);
     }
-    let popped = ring.pop_from(&DmaTables(view));
+    let popped = ring.pop_into(&DmaTables(view), chain);
     if let Some(checker) = checker {
         // Once more: the chain may have come after the look above.
         checker.looked(index, ring.ring(), features);
-        checker.popped(index, &popped, ring.ring(), features);
+        checker.popped(index, popped.map(|taken| taken.then_some(&*chain)), ring.ring(), features);
     }
     popped.map_err(fault_error)
 }

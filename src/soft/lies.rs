@@ -143,12 +143,12 @@ impl LyingRing {
         }
     }
 
-    /// As [`DeviceRing::pop`], with tables wherever `tables` finds them.
+    /// As [`DeviceRing::pop_into`].
     ///
     /// # Errors
     /// As there.
-    pub fn pop_from(&mut self, tables: &impl Tables) -> Result<Option<DeviceChain>, DriverFault> {
-        self.ring.pop(tables)
+    pub fn pop_into(&mut self, tables: &impl Tables, chain: &mut DeviceChain) -> Result<bool, DriverFault> {
+        self.ring.pop_into(tables, chain)
     }
 
     /// As [`DeviceRing::push_used`], with the lies that go with this chain.

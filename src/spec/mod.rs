@@ -1,4 +1,8 @@
 //! Numbers and layouts of VIRTIO 1.4, without state and without I/O.
+//!
+//! Rings ([`split`], [`packed`]), registers ([`pci`], [`mmio`]) and device types ([`device`]) are told as offsets,
+//! widths and values: no structure is laid over memory that a device can write. Unknown device types, feature bits
+//! and status codes survive a round trip.
 
 pub mod byte_order;
 pub mod device;

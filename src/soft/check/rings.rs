@@ -68,7 +68,7 @@ impl Checker {
     pub(in super::super) fn popped(
         &mut self,
         index: u16,
-        popped: &Result<Option<DeviceChain>, DriverFault>,
+        popped: Result<Option<&DeviceChain>, DriverFault>,
         ring: &DeviceRing,
         features: Features,
     ) {
