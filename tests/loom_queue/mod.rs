@@ -45,6 +45,14 @@ impl Lane for ModelLane {
     type Buf = RawRange;
     type Port = ModelPort;
 
+    fn index(&self) -> u16 {
+        self.ring.queue()
+    }
+
+    fn size(&self) -> u16 {
+        self.ring.size()
+    }
+
     fn port(&self) -> loom::sync::Arc<ModelPort> {
         self.port.clone()
     }
@@ -83,6 +91,7 @@ impl Lane for ModelLane {
     }
 
     fn arm(&mut self) -> Result<bool> {
+        // The event's signals stay, as they do with the real thing.
         self.ring.enable_interrupts()
     }
 
