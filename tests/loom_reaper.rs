@@ -88,7 +88,11 @@ fn get_does_not_take_what_is_waited_for() {
             let shared = Arc::clone(&shared);
             loom::thread::spawn(move || shared.get(Deadline::never()).unwrap().token)
         };
-        let waited = shared.wait(tokens[1], Deadline::never()).map(|used| used.token);
+        let waiter = {
+            let shared = Arc::clone(&shared);
+            loom::thread::spawn(move || shared.wait(tokens[1], Deadline::never()).map(|used| used.token))
+        };
+        let waited = waiter.join().unwrap();
         device.complete(tokens[2]);
         match waited {
             Ok(token) => assert_eq!((token, getter.join().unwrap()), (tokens[1], tokens[2])),

@@ -394,6 +394,11 @@ impl<L: Lane> Shared<L> {
     }
 }
 
+/// Whether a model has failed, whose threads loom unwinds: its locks are gone.
+fn is_unwound_by_loom() -> bool {
+    cfg!(loom) && std::thread::panicking()
+}
+
 /// A place in the line for room, left even where the wait ends by a panic of the caller's code.
 struct Place<'a, L: Lane> {
     shared: &'a Shared<L>,
@@ -402,6 +407,9 @@ struct Place<'a, L: Lane> {
 
 impl<L: Lane> Drop for Place<'_, L> {
     fn drop(&mut self) {
+        if is_unwound_by_loom() {
+            return;
+        }
         let mut state = self.shared.lock();
         if state.leave_line(self.ticket) && !mutant!(NoWakeRoom) {
             // The next in line may find room too.
@@ -418,6 +426,9 @@ struct Claim<'a, L: Lane> {
 
 impl<L: Lane> Drop for Claim<'_, L> {
     fn drop(&mut self) {
+        if is_unwound_by_loom() {
+            return;
+        }
         let mut state = self.shared.lock();
         if state.disclaim(self.token) {
             self.shared.tell(&mut state);

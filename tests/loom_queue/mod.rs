@@ -102,6 +102,10 @@ impl Lane for ModelLane {
 
 impl Drop for ModelLane {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            // The model has failed, and loom's cells are gone.
+            return;
+        }
         // SAFETY: the device's end reaches no payload, and its thread was joined.
         let stopped = unsafe { DeviceStopped::assume() };
         // A ring that is dropped with chains in flight keeps its memory, in every execution.
