@@ -4,7 +4,6 @@
 mod driver_common;
 
 use std::collections::HashSet;
-use std::sync::Mutex;
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,6 +16,7 @@ use virtio::features::Features;
 use virtio::mem::pool::DmaPool;
 use virtio::queue::Token;
 use virtio::soft::{DeviceLie, Entropy, Lie, Run, SoftDevice};
+use virtio::sync::Mutex;
 
 /// How much later than its deadline a call may come back.
 const SLACK: Duration = Duration::from_millis(50);
@@ -42,13 +42,18 @@ fn submit(queue: &SharedQueue, pool: &DmaPool) -> Token {
     token
 }
 
+/// The thread sanitizer sees a join, but not the end of a scope.
+fn join<'a>(threads: impl IntoIterator<Item = thread::ScopedJoinHandle<'a, ()>>) {
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+}
+
 #[test]
 fn m5_eight_threads_on_four_slots_lose_and_double_nothing() {
     const EACH: usize = 2_000;
     let (soft, _device, queue, pool) = set_up(Run::Thread, 4, Features::EVENT_IDX, vec![]);
     let seen = Mutex::new(HashSet::new());
     thread::scope(|scope| {
-        for _ in 0..8 {
+        let waiters = [(); 8].map(|()| {
             scope.spawn(|| {
                 for _ in 0..EACH {
                     let token = submit(&queue, &pool);
@@ -56,8 +61,9 @@ fn m5_eight_threads_on_four_slots_lose_and_double_nothing() {
                     assert_eq!((used.token, used.written), (token, 64));
                     assert!(seen.lock().unwrap().insert(token), "{token:?} came twice");
                 }
-            });
-        }
+            })
+        });
+        join(waiters);
     });
     assert_eq!(seen.into_inner().unwrap().len(), 8 * EACH);
     assert_eq!(pool.free(), 64);
@@ -70,19 +76,22 @@ fn what_nobody_waits_for_comes_to_whoever_takes_any() {
     let (soft, _device, queue, pool) = set_up(Run::Thread, 8, Features::EMPTY, vec![]);
     let (given, taken) = (Mutex::new(HashSet::new()), Mutex::new(HashSet::new()));
     thread::scope(|scope| {
-        for _ in 0..2 {
+        let givers = [(); 2].map(|()| {
             scope.spawn(|| {
                 for _ in 0..EACH {
                     assert!(given.lock().unwrap().insert(submit(&queue, &pool)));
                 }
-            });
+            })
+        });
+        let takers = [(); 2].map(|()| {
             scope.spawn(|| {
                 for _ in 0..EACH {
                     let used = queue.get(Deadline::after(SOON)).unwrap();
                     assert!(taken.lock().unwrap().insert(used.token));
                 }
-            });
-        }
+            })
+        });
+        join(givers.into_iter().chain(takers));
     });
     assert_eq!(given.into_inner().unwrap(), taken.into_inner().unwrap());
     kept_the_rules(&soft);
@@ -94,13 +103,14 @@ fn who_waits_for_room_is_served_in_order() {
     let first = submit(&queue, &pool);
     let (tell, told) = channel();
     thread::scope(|scope| {
+        let mut waiters = Vec::new();
         for number in 0..4 {
             let (queue, pool, tell) = (&queue, &pool, tell.clone());
-            scope.spawn(move || {
+            waiters.push(scope.spawn(move || {
                 let token = queue.add([], [pool.take().unwrap()], Deadline::after(SOON)).unwrap();
                 tell.send((number, token)).unwrap();
                 queue.notify().unwrap();
-            });
+            }));
             let deadline = Deadline::after(SOON);
             while queue.in_line() != number + 1 {
                 assert!(!deadline.passed());
@@ -118,6 +128,7 @@ fn who_waits_for_room_is_served_in_order() {
         }
         soft.settle().unwrap();
         queue.wait(token, Deadline::after(SOON)).unwrap();
+        join(waiters);
     });
     assert!(matches!(queue.try_add([], []), Err(Error::BadChain(_))));
     kept_the_rules(&soft);
