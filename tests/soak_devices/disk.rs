@@ -83,10 +83,10 @@ fn a_file_holds_what_random_requests_wrote_over_every_interface() {
 }
 
 #[test]
-#[ignore = "soak: 90,000 requests"]
+#[ignore = "soak: 900,000 requests"]
 fn soak_a_file_holds_what_random_requests_wrote_over_every_interface() {
     let ways = ways();
-    soak("disk over a file", 90_000, "requests", |requests| {
+    soak("disk over a file", 900_000, "requests", |requests| {
         ways.iter().for_each(|way| run(*way, requests / ways.len() as u64));
     });
 }
