@@ -80,6 +80,10 @@ pub mod mutants {
         CloseNoWake,
         /// A waiter that wakes does not look whether the queue was closed.
         CloseUnseen,
+        /// Those in line for room are not told of a completion that goes to whoever reaped it.
+        RoomUntold,
+        /// A waiter does not take its token's completion at once, so that somebody else may.
+        ClaimLate,
         /// Whoever found room does not let the next in line look.
         NoWakeRoom,
         /// A full queue waits for room before the device was shown what it holds.

@@ -27,7 +27,7 @@ fn every_waiter_learns_of_the_close() {
         shared.close();
         for waiter in waiters {
             let outcome = waiter.join().unwrap();
-            assert!(matches!(outcome, Err(Error::Closed { .. } | Error::StaleToken { .. })), "{outcome:?}");
+            assert!(matches!(outcome, Err(Error::Closed { .. })), "{outcome:?}");
         }
     });
 }

@@ -46,6 +46,7 @@ mod events;
 mod health;
 #[cfg(not(loom))]
 mod interrupts;
+mod lane;
 #[cfg(not(loom))]
 mod life;
 #[cfg(not(loom))]
@@ -63,11 +64,12 @@ pub use events::{Events, Watch};
 pub use health::{Condition, Health};
 #[cfg(not(loom))]
 pub use interrupts::Wake;
+pub use lane::{Lane, Port};
 #[cfg(not(loom))]
 pub use life::{Device, Options, Phase};
 #[cfg(not(loom))]
 pub use queue::{DEFAULT_SPIN, Queue, QueuePort, SharedQueue};
 #[cfg(not(loom))]
 pub use setup::QueueConfig;
-pub use shared::{Lane, Port, Shared};
+pub use shared::Shared;
 pub use used::Used;

@@ -8,7 +8,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use super::health::{Condition, Health};
 use super::interrupts::Wake;
-use super::shared::{Lane, Port, Shared};
+use super::lane::{Lane, Port};
+use super::shared::Shared;
 use super::used::Used;
 use crate::bus::Doorbell;
 use crate::event::{Deadline, spin};
@@ -325,6 +326,10 @@ impl<B: Lease + Send + 'static> Queue<B> {
     pub fn enable_interrupts(&mut self) -> Result<bool> {
         // Signals from before say nothing about what comes from now on.
         self.port.wake.clear()?;
+        self.ask_for_interrupts()
+    }
+
+    fn ask_for_interrupts(&mut self) -> Result<bool> {
         let found = match &mut self.ring {
             Some(ring) => ring.enable_interrupts()?,
             None => true,
@@ -392,6 +397,14 @@ impl<B: Lease + Send + 'static> Lane for Queue<B> {
     type Buf = B;
     type Port = QueuePort;
 
+    fn index(&self) -> u16 {
+        self.index
+    }
+
+    fn size(&self) -> u16 {
+        self.size
+    }
+
     fn port(&self) -> Arc<QueuePort> {
         Arc::clone(&self.port)
     }
@@ -426,7 +439,7 @@ impl<B: Lease + Send + 'static> Lane for Queue<B> {
     }
 
     fn arm(&mut self) -> Result<bool> {
-        self.enable_interrupts()
+        self.ask_for_interrupts()
     }
 
     fn disarm(&mut self) {

@@ -5,127 +5,28 @@
 //! device's event while the others sleep on it. When it leaves, by its completion, its deadline or an error, it
 //! hands the role on.
 //!
-//! Lock order: the queue's lock is the only one; it is never held while the device is notified, while anybody
-//! sleeps, or while a caller's code runs.
+//! Lock order: the queue's lock is the only one; it is never held while the device is notified or asked, while
+//! anybody sleeps, or while a caller's code runs, but for [`Shared::with`] and the iterators given to `add`.
 
-use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use core::fmt;
 use core::time::Duration;
 use std::sync::PoisonError;
 
+use super::lane::{Lane, Port};
 use super::used::Used;
 use crate::event::Deadline;
 use crate::queue::Token;
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard, mutant};
 use crate::{Error, Result};
 
-/// Longest sleep before a waiter looks around.
-const SLICE: Duration = Duration::from_millis(50);
+mod pace;
+mod state;
 
-/// A queue that a [`Shared`] can drive. [`super::Queue`] is one.
-pub trait Lane: Send {
-    /// What it holds in flight.
-    type Buf: Send;
-    /// Its doorbell and its event.
-    type Port: Port;
+use pace::{Pace, Step};
+use state::State;
 
-    /// The doorbell and the event, for use without the lock.
-    fn port(&self) -> Arc<Self::Port>;
-    /// Whether a chain of `parts` buffers would find room.
-    fn has_room(&self, parts: u16) -> bool;
-    /// Whether nothing is in flight, so that no room will come.
-    fn is_idle(&self) -> bool;
-    /// Whether the token's request is in flight.
-    fn holds(&self, token: Token) -> bool;
-    /// Adds a chain.
-    fn add(
-        &mut self,
-        readable: impl Iterator<Item = Self::Buf>,
-        writable: impl Iterator<Item = Self::Buf>,
-    ) -> Result<Token>;
-    /// Shows what was added to the device; answers whether to ring.
-    fn publish(&mut self) -> Result<bool>;
-    /// Whether to ring although the device did not ask for it.
-    fn kick_again(&mut self) -> bool;
-    /// Takes a used buffer.
-    fn pop(&mut self) -> Result<Option<Used<Self::Buf>>>;
-    /// Asks for an interrupt; answers whether there is something already.
-    fn arm(&mut self) -> Result<bool>;
-    /// Advises the device that no interrupts are needed.
-    fn disarm(&mut self);
-}
-
-/// What of a queue can be used without its lock.
-pub trait Port: Send + Sync {
-    /// Notifies the device.
-    fn ring(&self) -> Result<()>;
-    /// Sleeps until the device or [`Port::wake`] signals, at most for `limit`.
-    fn sleep(&self, limit: Duration) -> Result<()>;
-    /// Ends a sleep.
-    fn wake(&self);
-    /// Asks the device how it is, after a wait that brought nothing.
-    fn ask(&self);
-}
-
-/// The number of a completion, and the completion.
-type Reaped<B> = (u64, Result<Used<B>>);
-
-struct State<L: Lane> {
-    lane: L,
-    /// What was reaped and not fetched, each with its number in the order of coming.
-    done: BTreeMap<Token, Reaped<L::Buf>>,
-    reaped: u64,
-    /// Tokens that somebody waits for.
-    claimed: BTreeSet<Token>,
-    /// Those in `done` that nobody waits for, by number.
-    unclaimed: BTreeMap<u64, Token>,
-    /// Whether somebody has the role of the reaper.
-    reaping: bool,
-    /// Those who wait for room, in order.
-    line: VecDeque<u64>,
-    next_ticket: u64,
-    closed: bool,
-}
-
-impl<L: Lane> State<L> {
-    fn store(&mut self, token: Token, result: Result<Used<L::Buf>>) {
-        let number = self.reaped;
-        self.reaped = number.wrapping_add(1);
-        if !self.claimed.contains(&token) {
-            self.unclaimed.insert(number, token);
-        }
-        self.done.insert(token, (number, result));
-    }
-
-    fn fetch(&mut self, token: Token) -> Option<Result<Used<L::Buf>>> {
-        let (number, result) = self.done.remove(&token)?;
-        self.unclaimed.remove(&number);
-        Some(result)
-    }
-
-    /// Takes what the device has used; answers how many completions that were.
-    fn drain(&mut self) -> Result<usize> {
-        let mut found = 0usize;
-        loop {
-            match self.lane.pop() {
-                Ok(Some(used)) => self.store(used.token, Ok(used)),
-                Ok(None) => return Ok(found),
-                Err(Error::Indeterminate { token }) => {
-                    self.store(Token::from_raw(token), Err(Error::Indeterminate { token }));
-                }
-                // What came before it is told first; the error comes again.
-                Err(_) if found != 0 => return Ok(found),
-                Err(error) => return Err(error),
-            }
-            found = found.saturating_add(1);
-        }
-    }
-
-    fn any(&mut self) -> Option<Result<Used<L::Buf>>> {
-        let (_, &token) = self.unclaimed.first_key_value()?;
-        self.fetch(token)
-    }
-}
+/// What a caller wants to look after while it waits.
+type Between<'a> = Option<&'a mut dyn FnMut() -> Result<()>>;
 
 /// One virtqueue, shared by any number of threads through `&self`.
 ///
@@ -141,17 +42,7 @@ pub struct Shared<L: Lane> {
 impl<L: Lane> Shared<L> {
     /// Shares a queue. `spin` is how long the reaper looks at the ring before it sleeps.
     pub fn new(lane: L, spin: Duration) -> Self {
-        let state = State {
-            lane,
-            done: BTreeMap::new(),
-            claimed: BTreeSet::new(),
-            reaped: 0,
-            unclaimed: BTreeMap::new(),
-            reaping: false,
-            line: VecDeque::new(),
-            next_ticket: 0,
-            closed: false,
-        };
+        let state = State::new(lane);
         Self { port: state.lane.port(), state: Mutex::new(state), changed: Condvar::new(), spin }
     }
 
@@ -169,43 +60,59 @@ impl<L: Lane> Shared<L> {
         R: IntoIterator<Item = L::Buf, IntoIter: ExactSizeIterator>,
         W: IntoIterator<Item = L::Buf, IntoIter: ExactSizeIterator>,
     {
+        self.add_or_ask(readable, writable, deadline, None)
+    }
+
+    /// The same, calling `between` while it waits, as [`Shared::wait_with`] does.
+    pub fn add_with<R, W>(
+        &self,
+        readable: R,
+        writable: W,
+        deadline: Deadline,
+        mut between: impl FnMut() -> Result<()>,
+    ) -> Result<Token>
+    where
+        R: IntoIterator<Item = L::Buf, IntoIter: ExactSizeIterator>,
+        W: IntoIterator<Item = L::Buf, IntoIter: ExactSizeIterator>,
+    {
+        self.add_or_ask(readable, writable, deadline, Some(&mut between))
+    }
+
+    fn add_or_ask<R, W>(
+        &self,
+        readable: R,
+        writable: W,
+        deadline: Deadline,
+        between: Between<'_>,
+    ) -> Result<Token>
+    where
+        R: IntoIterator<Item = L::Buf, IntoIter: ExactSizeIterator>,
+        W: IntoIterator<Item = L::Buf, IntoIter: ExactSizeIterator>,
+    {
         let (readable, writable) = (readable.into_iter(), writable.into_iter());
         let parts = u16::try_from(readable.len().saturating_add(writable.len())).unwrap_or(u16::MAX);
-        let mut bufs = Some((readable, writable));
         let ticket = {
             let mut state = self.lock();
-            if state.closed {
-                return Err(Error::Closed { what: "queue" });
-            }
-            if state.line.is_empty()
-                && (state.lane.has_room(parts) || state.lane.is_idle())
-                && let Some((readable, writable)) = bufs.take()
-            {
+            state.check_open()?;
+            if state.line.is_empty() && state.admits(parts) {
                 return state.lane.add(readable, writable);
             }
-            let ticket = state.next_ticket;
-            state.next_ticket = ticket.wrapping_add(1);
-            state.line.push_back(ticket);
-            ticket
+            state.stand_in_line()
         };
+        let place = Place { shared: self, ticket };
         // What was added so far must reach the device, or there will never be room.
-        let shown = if mutant!(FullUnpublished) { Ok(()) } else { self.notify() };
-        let result = shown.and_then(|()| {
-            self.until(deadline, "room in the queue", 0, |state| {
-                let mine = state.line.front() == Some(&ticket);
-                if !mine || !(state.lane.has_room(parts) || state.lane.is_idle()) {
-                    return None;
-                }
-                let (readable, writable) = bufs.take()?;
-                Some(state.lane.add(readable, writable))
-            })
-        });
-        let mut state = self.lock();
-        state.line.retain(|&waiting| waiting != ticket);
-        if !state.line.is_empty() && !mutant!(NoWakeRoom) {
-            // The next in line may find room too.
-            self.tell(&state);
+        if !mutant!(FullUnpublished) {
+            self.notify()?;
         }
+        let mut bufs = Some((readable, writable));
+        let result = self.until(deadline, "room in the queue", between, |state| {
+            if state.line.front() != Some(&ticket) || !state.admits(parts) {
+                return None;
+            }
+            let (readable, writable) = bufs.take()?;
+            Some(state.lane.add(readable, writable))
+        });
+        drop(place);
         result
     }
 
@@ -215,21 +122,23 @@ impl<L: Lane> Shared<L> {
         R: IntoIterator<Item = L::Buf, IntoIter: ExactSizeIterator>,
         W: IntoIterator<Item = L::Buf, IntoIter: ExactSizeIterator>,
     {
-        let mut state = self.lock();
-        if state.closed {
-            return Err(Error::Closed { what: "queue" });
-        }
         let (readable, writable) = (readable.into_iter(), writable.into_iter());
+        let mut state = self.lock();
+        state.check_open()?;
         if !state.line.is_empty() {
             let need = u32::try_from(readable.len().saturating_add(writable.len())).unwrap_or(u32::MAX);
-            return Err(Error::QueueFull { queue: 0, need, free: 0 });
+            return Err(Error::QueueFull { queue: state.lane.index(), need, free: 0 });
         }
         state.lane.add(readable, writable)
     }
 
     /// Shows what was added, by any thread, to the device, and notifies it if it wants that.
     pub fn notify(&self) -> Result<()> {
-        let ring = self.lock().lane.publish()?;
+        let ring = {
+            let mut state = self.lock();
+            state.check_open()?;
+            state.lane.publish()?
+        };
         if ring { self.port.ring() } else { Ok(()) }
     }
 
@@ -240,39 +149,59 @@ impl<L: Lane> Shared<L> {
     /// [`Error::Timeout`], after which the token is as good as before; [`Error::Closed`];
     /// [`Error::Indeterminate`] where the device's end took the request with it; what [`super::Queue::pop`] gives.
     pub fn wait(&self, token: Token, deadline: Deadline) -> Result<Used<L::Buf>> {
-        {
-            let mut state = self.lock();
-            let known = state.done.contains_key(&token) || state.lane.holds(token);
-            if !known || !state.claimed.insert(token) {
-                return Err(Error::StaleToken { token: token.into_raw(), queue: token.queue() });
-            }
+        self.wait_or_ask(token, deadline, None)
+    }
+
+    /// The same, calling `between` before it sleeps and every 50 ms at least, without the lock, for those who have
+    /// to look after signals; its error ends the wait as a time-out does.
+    pub fn wait_with(
+        &self,
+        token: Token,
+        deadline: Deadline,
+        mut between: impl FnMut() -> Result<()>,
+    ) -> Result<Used<L::Buf>> {
+        self.wait_or_ask(token, deadline, Some(&mut between))
+    }
+
+    fn wait_or_ask(&self, token: Token, deadline: Deadline, between: Between<'_>) -> Result<Used<L::Buf>> {
+        if let Some(used) = self.lock().claim(token)? {
+            return Ok(used);
         }
-        let result = self.until(deadline, "a request", 1, |state| state.fetch(token));
-        let mut state = self.lock();
-        state.claimed.remove(&token);
-        if let Some(&(number, _)) = state.done.get(&token) {
-            // It came between the end of the wait and now: it is anybody's.
-            state.unclaimed.insert(number, token);
-            self.tell(&state);
-        }
+        let claim = Claim { shared: self, token };
+        let result = self.until(deadline, "a request", between, |state| state.fetch(token));
+        drop(claim);
         result
     }
 
     /// Waits for any completion that nobody else waits for, at most until `deadline`. Errors as [`Shared::wait`].
     pub fn get(&self, deadline: Deadline) -> Result<Used<L::Buf>> {
-        self.until(deadline, "a used buffer", 1, State::any)
+        self.lock().check_open()?;
+        self.until(deadline, "a used buffer", None, State::any)
+    }
+
+    /// The same, calling `between` as [`Shared::wait_with`] does.
+    pub fn get_with(
+        &self,
+        deadline: Deadline,
+        mut between: impl FnMut() -> Result<()>,
+    ) -> Result<Used<L::Buf>> {
+        self.lock().check_open()?;
+        self.until(deadline, "a used buffer", Some(&mut between), State::any)
     }
 
     /// Takes a completion that nobody waits for, if there is one.
     pub fn pop(&self) -> Result<Option<Used<L::Buf>>> {
         let mut state = self.lock();
-        if state.closed {
-            return Err(Error::Closed { what: "queue" });
+        state.check_open()?;
+        if let Some(result) = state.any() {
+            return result.map(Some);
         }
-        if state.drain()? != 0 {
-            self.tell(&state);
+        state.drain()?;
+        let result = state.any();
+        if state.has_news() {
+            self.tell(&mut state);
         }
-        state.any().transpose()
+        result.transpose()
     }
 
     /// Ends the use of the queue: everybody who waits gets [`Error::Closed`] at once, and so does every later
@@ -289,7 +218,8 @@ impl<L: Lane> Shared<L> {
 
     /// Lets everybody look again: those who sleep on the reaper, and the reaper, if it sleeps on the device and is
     /// not the caller itself.
-    fn tell(&self, state: &State<L>) {
+    fn tell(&self, state: &mut State<L>) {
+        state.all_told();
         self.changed.notify_all();
         if state.reaping {
             self.port.wake();
@@ -314,23 +244,21 @@ impl<L: Lane> Shared<L> {
         look(&mut self.lock().lane)
     }
 
-    /// Waits until `done` answers, reaping for all meanwhile if nobody else does. `takes` is how many completions
-    /// an answer uses up.
+    /// Waits until `done` answers, reaping for all meanwhile if nobody else does. `between` is called before each
+    /// sleep.
     fn until<T>(
         &self,
         deadline: Deadline,
         what: &'static str,
-        takes: usize,
+        mut between: Between<'_>,
         mut done: impl FnMut(&mut State<L>) -> Option<Result<T>>,
     ) -> Result<T> {
-        let mut half = deadline.left().map(|left| Deadline::after(left.checked_div(2).unwrap_or(left)));
+        let mut pace = Pace::new(deadline);
         let mut state = self.lock();
-        // Completions that this call has reaped, and not told anybody of.
-        let mut found = 0;
         let result = loop {
             let answer = done(&mut state);
-            if found > if answer.is_some() { takes } else { 0 } && !mutant!(NoWakeOwner) {
-                self.tell(&state);
+            if state.has_news() && !mutant!(NoWakeOwner) {
+                self.tell(&mut state);
             }
             if let Some(result) = answer {
                 break result;
@@ -338,21 +266,42 @@ impl<L: Lane> Shared<L> {
             if state.closed && !mutant!(CloseUnseen) {
                 break Err(Error::Closed { what: "queue" });
             }
-            found = 0;
-            let over = deadline.passed();
-            if half.is_some_and(|half| half.passed()) {
-                half = None;
-                state = self.kick_again(state);
-            } else if state.reaping && !over {
-                state = self.sleep_on_reaper(state, deadline, half);
-            } else {
-                let (now, outcome) = self.reap(state, over, deadline, half);
-                state = now;
-                match outcome {
-                    Ok(0) if over => break Err(deadline.timeout(what)),
-                    Ok(reaped) => found = reaped,
-                    Err(error) => break Err(error),
+            let step = match pace.next() {
+                Step::Ask => match &mut between {
+                    Some(between) => {
+                        drop(state);
+                        let outcome = between();
+                        state = self.lock();
+                        outcome
+                    }
+                    None => Ok(()),
+                },
+                Step::Kick => {
+                    state = self.kick_again(state);
+                    Ok(())
                 }
+                Step::Wait if state.reaping => {
+                    state = self.sleep_on_reaper(state, pace.limit());
+                    Ok(())
+                }
+                Step::Wait => {
+                    let (now, outcome) = self.reap(state, &pace);
+                    state = now;
+                    outcome
+                }
+                Step::LastLook { waited } => {
+                    if waited {
+                        drop(state);
+                        // A device that is gone, or wants a reset and could not say so, is not slow.
+                        self.port.ask();
+                        state = self.lock();
+                    }
+                    state.drain().map(drop)
+                }
+                Step::Over => Err(deadline.timeout(what)),
+            };
+            if let Err(error) = step {
+                break Err(error);
             }
         };
         // Hand the role on: whoever wakes finds it free, and takes it unless its own wait is over.
@@ -362,31 +311,25 @@ impl<L: Lane> Shared<L> {
         result
     }
 
-    /// Takes completions and answers how many; where there is none, sleeps on the device, unless the caller's
-    /// time is `over`.
+    /// Takes completions; where there is none, sleeps on the device.
     fn reap<'a>(
         &'a self,
         mut state: MutexGuard<'a, State<L>>,
-        over: bool,
-        deadline: Deadline,
-        half: Option<Deadline>,
-    ) -> (MutexGuard<'a, State<L>>, Result<usize>) {
-        if over && !state.reaping {
-            // A device that is gone, or wants a reset and could not say so, is not slow.
-            self.port.ask();
-        }
+        pace: &Pace,
+    ) -> (MutexGuard<'a, State<L>>, Result<()>) {
         let drained = state.drain();
-        if over || !matches!(drained, Ok(0)) {
-            return (state, drained);
+        if !matches!(drained, Ok(0)) {
+            return (state, drained.map(drop));
         }
         state.reaping = true;
-        let (mut state, mut outcome) = self.spin(state, deadline);
-        if matches!(outcome, Ok(0)) {
+        let (mut state, drained) = self.spin(state, pace.deadline);
+        let mut outcome = drained.as_ref().map(drop).map_err(Error::clone);
+        if matches!(drained, Ok(0)) {
             match state.lane.arm() {
                 Ok(true) => {}
                 Ok(false) => {
                     drop(state);
-                    outcome = self.port.sleep(limit(deadline, half)).map(|()| 0);
+                    outcome = self.port.sleep(pace.limit());
                     state = self.lock();
                 }
                 Err(error) => outcome = Err(error),
@@ -434,13 +377,12 @@ impl<L: Lane> Shared<L> {
     fn sleep_on_reaper<'a>(
         &'a self,
         state: MutexGuard<'a, State<L>>,
-        deadline: Deadline,
-        half: Option<Deadline>,
+        limit: Duration,
     ) -> MutexGuard<'a, State<L>> {
         if cfg!(loom) {
             return self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        let timed = self.changed.wait_timeout(state, limit(deadline, half));
+        let timed = self.changed.wait_timeout(state, limit);
         timed.unwrap_or_else(PoisonError::into_inner).0
     }
 
@@ -457,16 +399,52 @@ impl<L: Lane> Shared<L> {
     }
 }
 
-/// How long to sleep now.
-fn limit(deadline: Deadline, half: Option<Deadline>) -> Duration {
-    let left = [deadline.left(), half.and_then(|half| half.left())];
-    left.into_iter().flatten().fold(SLICE, Duration::min)
+/// Whether a model has failed, whose threads loom unwinds: its locks are gone.
+fn is_unwound_by_loom() -> bool {
+    cfg!(loom) && std::thread::panicking()
+}
+
+/// A place in the line for room, left even where the wait ends by a panic of the caller's code.
+struct Place<'a, L: Lane> {
+    shared: &'a Shared<L>,
+    ticket: u64,
+}
+
+impl<L: Lane> Drop for Place<'_, L> {
+    fn drop(&mut self) {
+        if is_unwound_by_loom() {
+            return;
+        }
+        let mut state = self.shared.lock();
+        if state.leave_line(self.ticket) && !mutant!(NoWakeRoom) {
+            // The next in line may find room too.
+            self.shared.tell(&mut state);
+        }
+    }
+}
+
+/// A token that is waited for, given up likewise.
+struct Claim<'a, L: Lane> {
+    shared: &'a Shared<L>,
+    token: Token,
+}
+
+impl<L: Lane> Drop for Claim<'_, L> {
+    fn drop(&mut self) {
+        if is_unwound_by_loom() {
+            return;
+        }
+        let mut state = self.shared.lock();
+        if state.disclaim(self.token) {
+            self.shared.tell(&mut state);
+        }
+    }
 }
 
 impl<L: Lane> fmt::Debug for Shared<L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.lock();
-        let (waiting, ready) = (state.claimed.len(), state.done.len());
+        let (waiting, ready) = state.tally();
         write!(f, "Shared({waiting} waited for, {ready} to be fetched, closed: {})", state.closed)
     }
 }

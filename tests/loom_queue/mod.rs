@@ -45,6 +45,14 @@ impl Lane for ModelLane {
     type Buf = RawRange;
     type Port = ModelPort;
 
+    fn index(&self) -> u16 {
+        self.ring.queue()
+    }
+
+    fn size(&self) -> u16 {
+        self.ring.size()
+    }
+
     fn port(&self) -> loom::sync::Arc<ModelPort> {
         self.port.clone()
     }
@@ -83,6 +91,7 @@ impl Lane for ModelLane {
     }
 
     fn arm(&mut self) -> Result<bool> {
+        // The event's signals stay, as they do with the real thing.
         self.ring.enable_interrupts()
     }
 
@@ -93,6 +102,10 @@ impl Lane for ModelLane {
 
 impl Drop for ModelLane {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            // The model has failed, and loom's cells are gone.
+            return;
+        }
         // SAFETY: the device's end reaches no payload, and its thread was joined.
         let stopped = unsafe { DeviceStopped::assume() };
         // A ring that is dropped with chains in flight keeps its memory, in every execution.

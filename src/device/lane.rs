@@ -1,0 +1,58 @@
+//! What a queue must be able to do to be shared between threads.
+
+use core::time::Duration;
+
+use super::used::Used;
+use crate::Result;
+use crate::queue::Token;
+use crate::sync::Arc;
+
+/// A queue that a [`super::Shared`] can drive. [`super::Queue`] is one.
+pub trait Lane: Send {
+    /// What it holds in flight.
+    type Buf: Send;
+    /// Its doorbell and its event.
+    type Port: Port;
+
+    /// Index of the queue.
+    fn index(&self) -> u16;
+    /// Number of descriptors.
+    fn size(&self) -> u16;
+    /// The doorbell and the event, for use without the lock.
+    fn port(&self) -> Arc<Self::Port>;
+    /// Whether a chain of `parts` buffers would find room.
+    fn has_room(&self, parts: u16) -> bool;
+    /// Whether nothing is in flight, so that no room will come.
+    fn is_idle(&self) -> bool;
+    /// Whether the token's request is in flight.
+    fn holds(&self, token: Token) -> bool;
+    /// Adds a chain.
+    fn add(
+        &mut self,
+        readable: impl Iterator<Item = Self::Buf>,
+        writable: impl Iterator<Item = Self::Buf>,
+    ) -> Result<Token>;
+    /// Shows what was added to the device; answers whether to ring.
+    fn publish(&mut self) -> Result<bool>;
+    /// Whether to ring although the device did not ask for it.
+    fn kick_again(&mut self) -> bool;
+    /// Takes a used buffer.
+    fn pop(&mut self) -> Result<Option<Used<Self::Buf>>>;
+    /// Asks for an interrupt; answers whether there is something already. Leaves the event's signals alone: one of
+    /// them may be [`Port::wake`]'s.
+    fn arm(&mut self) -> Result<bool>;
+    /// Advises the device that no interrupts are needed.
+    fn disarm(&mut self);
+}
+
+/// What of a queue can be used without its lock.
+pub trait Port: Send + Sync {
+    /// Notifies the device.
+    fn ring(&self) -> Result<()>;
+    /// Sleeps until the device or [`Port::wake`] signals, at most for `limit`.
+    fn sleep(&self, limit: Duration) -> Result<()>;
+    /// Ends a sleep.
+    fn wake(&self);
+    /// Asks the device how it is, after a wait that brought nothing.
+    fn ask(&self);
+}
