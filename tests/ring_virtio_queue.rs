@@ -134,6 +134,16 @@ fn random_chains_between_threads_that_sleep() {
     all(threaded, THREADED);
 }
 
+/// Small rings, so that the last batch before the wrap is soon a batch across it.
+#[test]
+fn random_chains_around_the_wrap_of_the_index() {
+    for indirect in [false, true] {
+        for event_idx in [false, true] {
+            threaded(Setup { size: 4, indirect, event_idx }, 65_536 + 2_000);
+        }
+    }
+}
+
 #[test]
 #[ignore = "a soak: 10 million chains"]
 #[expect(clippy::print_stdout, reason = "the row of a table")]
