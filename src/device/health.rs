@@ -92,7 +92,7 @@ impl Health {
         state.wakers.push(waker.downgrade());
     }
 
-    /// Moves on to `condition`, unless the device has stopped or was closed already, and wakes everybody.
+    /// Moves on to `condition`, unless that would be a step back, and wakes everybody.
     pub(super) fn set(&self, condition: Condition) {
         self.change(condition, None);
     }
@@ -106,7 +106,7 @@ impl Health {
         let wakers = {
             let mut state = self.lock();
             let before = self.condition();
-            if before == Condition::Stopped || before == condition {
+            if before == condition || !may_follow(before, condition) {
                 return;
             }
             state.proof = proof;
@@ -119,6 +119,19 @@ impl Health {
                 log::error!("a queue could not be woken: {error}");
             }
         }
+    }
+}
+
+/// Whether `next` can come after `before`. What a late look at the device finds takes back no end: requests that
+/// are to be told of theirs would wait for ever.
+fn may_follow(before: Condition, next: Condition) -> bool {
+    use Condition::{Closed, Gone, NeedsReset, Stopped};
+    match before {
+        Stopped => false,
+        Closed => next == Stopped,
+        Gone => matches!(next, Stopped | Closed),
+        NeedsReset => matches!(next, Stopped | Closed | Gone),
+        Condition::Ready | Condition::Running => true,
     }
 }
 

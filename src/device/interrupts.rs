@@ -47,8 +47,15 @@ impl Hub {
         {
             let (mut queue, mut config) = (true, true);
             if *read_cause {
-                let cause = self.transport.isr()?;
-                (queue, config) = (cause.queue, cause.config);
+                match self.transport.isr() {
+                    Ok(cause) => (queue, config) = (cause.queue, cause.config),
+                    Err(error) if matches!(error.kind(), Error::DeviceGone { .. }) => {
+                        // For whoever waits it ends what is in flight; the wait itself did not fail.
+                        self.health.set(Condition::Gone);
+                        return Ok(());
+                    }
+                    Err(error) => return Err(error),
+                }
                 self.transport.interrupt_handled()?;
             }
             if queue {
