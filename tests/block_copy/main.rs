@@ -22,7 +22,7 @@ use virtio::features::Features;
 use virtio::soft::{self, Interface, Run, SoftDevice};
 use virtio::spec::ByteOrder;
 
-const SIZE: u64 = 256 << 20;
+const SIZE: u64 = if cfg!(asan) { 16 << 20 } else { 256 << 20 };
 const MIB: usize = 1 << 20;
 
 /// What a device stores, shared with the test.
