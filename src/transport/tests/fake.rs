@@ -1,12 +1,12 @@
 //! A device of a few registers behind each interface, whose every register can be made to lie.
 
+use crate::sync::{Mutex, MutexGuard};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
-use std::sync::{Mutex, MutexGuard};
 
 use crate::bus::{Bar, BarKind, Doorbell, MmioSlot, PciFunction, RegisterSpace};
 use crate::event::EventFd;
