@@ -4,11 +4,10 @@
 mod driver_common;
 
 use std::collections::HashSet;
-use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use driver_common::{MODERN, SOON, kept_the_rules};
+use driver_common::{MODERN, SOON, channel, kept_the_rules};
 use virtio::Error;
 use virtio::device::{Device, QueueConfig, SharedQueue};
 use virtio::event::Deadline;
@@ -114,15 +113,17 @@ fn what_nobody_waits_for_comes_to_whoever_takes_any() {
 fn who_waits_for_room_is_served_in_order() {
     let (soft, _device, queue, pool) = set_up(Run::Stepped, 1, Features::EMPTY, vec![]);
     let first = submit(&queue, &pool);
-    let (tell, told) = channel();
+    let ((tell, told), (ring, rung)) = (channel(), channel());
     thread::scope(|scope| {
         let mut waiters = Vec::new();
         for number in 0..4 {
-            let (queue, pool, tell) = (&queue, &pool, tell.clone());
+            let (queue, pool, tell, ring) = (&queue, &pool, tell.clone(), ring.clone());
             waiters.push(scope.spawn(move || {
                 let token = queue.add([], [pool.take().unwrap()], Deadline::after(SOON)).unwrap();
-                tell.send((number, token)).unwrap();
+                // The order shows before the device can serve this one and so make room for the next.
+                tell.send((number, token));
                 queue.notify().unwrap();
+                ring.send(());
             }));
             let deadline = Deadline::after(SOON);
             while queue.in_line() != number + 1 {
@@ -136,7 +137,8 @@ fn who_waits_for_room_is_served_in_order() {
             assert_eq!(queue.wait(token, Deadline::after(SOON)).unwrap().token, token);
             let (who, next) = told.recv_timeout(SOON).unwrap();
             assert_eq!(who, number);
-            queue.notify().unwrap();
+            // A stepped device looks at a queue only when it was notified.
+            rung.recv_timeout(SOON).unwrap();
             token = next;
         }
         soft.settle().unwrap();

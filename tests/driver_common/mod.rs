@@ -1,9 +1,11 @@
 //! Software devices behind every interface, for the tests of the drivers.
 #![allow(dead_code, reason = "each test program uses a part of this")]
 
-use std::sync::mpsc::{Receiver, Sender, channel};
+mod channel;
+
 use std::time::Duration;
 
+pub(crate) use channel::{Receiver, Sender, channel};
 use virtio::device::{Device, Options};
 use virtio::features::Features;
 use virtio::soft::{DeviceModel, Interface, Reply, Request, Run, SoftDevice, SoftDeviceBuilder};
@@ -115,7 +117,7 @@ impl DeviceModel for Gate {
     }
 
     fn handle(&mut self, request: &mut Request<'_>) -> virtio::Result<Reply> {
-        let _ = self.seen.send(request.queue());
+        self.seen.send(request.queue());
         Ok(Reply::Wait)
     }
 }
