@@ -18,6 +18,28 @@ use virtio::soft::{Lie, LyingRing};
 /// Rounds of a device, at one of which it lies.
 const ROUNDS: u64 = 24;
 
+/// Looks at an empty ring before a round goes on without a chain. A device that did not wait could be through with its
+/// rounds before the driver's thread has added anything, and its lies would be told to nobody.
+const PATIENCE: u32 = 10_000;
+
+/// Takes what is available; after the first round waits for something, unless the driver has gone. What the device
+/// scribbled over itself it cannot read any more.
+fn collect(device: &mut LyingRing, held: &mut Vec<u16>, wait: bool, gone: &AtomicBool) {
+    for _ in 0..if wait { PATIENCE } else { 1 } {
+        loop {
+            match device.pop() {
+                Ok(Some(chain)) => held.push(chain.head),
+                Ok(None) => break,
+                Err(_) => return,
+            }
+        }
+        if !held.is_empty() || gone.load(Ordering::Acquire) {
+            return;
+        }
+        thread::yield_now();
+    }
+}
+
 /// Any lie about a ring, with values that are near the truth as often as far from it.
 fn lie(random: &mut Random) -> Lie {
     let near = random.next().is_multiple_of(2);
@@ -45,14 +67,11 @@ fn lie(random: &mut Random) -> Lie {
 }
 
 /// Serves for so many rounds, and lies in one of them: with an element, or between two.
-fn serve(device: &mut LyingRing, random: &mut Random, over: &AtomicBool) {
+fn serve(device: &mut LyingRing, random: &mut Random, over: &AtomicBool, gone: &AtomicBool) {
     let when = random.below(ROUNDS);
     let mut held = Vec::new();
     for round in 0..ROUNDS {
-        // What it scribbled over itself it cannot read any more.
-        while let Ok(Some(chain)) = device.pop() {
-            held.push(chain.head);
-        }
+        collect(device, &mut held, round != 0, gone);
         if round == when {
             let lie = lie(random);
             if random.next().is_multiple_of(2) { device.tell(lie) } else { device.plan(lie) }
@@ -63,9 +82,6 @@ fn serve(device: &mut LyingRing, random: &mut Random, over: &AtomicBool) {
         }
         device.publish_used();
         device.settle();
-        if held.is_empty() {
-            thread::yield_now();
-        }
     }
     over.store(true, Ordering::Release);
 }
@@ -105,14 +121,15 @@ fn run(seed: u64) -> bool {
         ..Case::new(bits & 1 == 0, bits & 2 == 0)
     };
     let mut rig = Rig::new(case);
-    let over = AtomicBool::new(false);
+    let (over, gone) = (AtomicBool::new(false), AtomicBool::new(false));
     // The thread takes the device out of the rig, which gets a new one at the reset.
     let mut other = Rig::new(case);
     std::mem::swap(&mut rig.device, &mut other.device);
     let device = &mut other.device;
     let outcome = thread::scope(|scope| {
-        let device = scope.spawn(|| serve(device, &mut Random::new(!seed), &over));
+        let device = scope.spawn(|| serve(device, &mut Random::new(!seed), &over, &gone));
         let outcome = drive(&mut rig, &mut random, &over);
+        gone.store(true, Ordering::Release);
         device.join().unwrap();
         outcome
     });
