@@ -67,7 +67,7 @@ each!(c13_p7_a_configuration_that_never_rests_ends_in_an_error(way) on all {
 
 each!(c14_an_access_outside_the_configuration_is_refused(way) on all {
     let device = open(way, &build(way, console())).unwrap();
-    for offset in [device.config().len(), u64::MAX & !3, 1 << 32] {
+    for offset in [device.config().len(), !3, 1 << 32] {
         fails!(device.config().read(offset, 4), Error::ConfigOutOfRange { .. });
         fails!(device.config().write(offset, 4, 0), Error::ConfigOutOfRange { .. });
     }

@@ -40,6 +40,17 @@ each!(c1_a_device_that_is_closed_without_a_confirmed_reset_is_kept_for_ever(way)
     drop(soft);
 });
 
+each!(c1_c3_a_late_look_at_the_device_takes_back_no_end(way) on all {
+    let mut busy = Busy::new(way, console());
+    busy.soft.tell(DeviceLie::NeedsReset { after: 0 }).unwrap();
+    busy.soft.tell(DeviceLie::StatusNeverResets).unwrap();
+    fails!(busy.device.reset(), Error::ResetTimeout { .. });
+    busy.device.events().unwrap();
+    busy.ends_once();
+    busy.keeps_its_memory();
+    busy.starts_again();
+});
+
 each!(c2_a_status_of_all_ones_is_a_device_gone(way) on all {
     fails!(open(way, &lying(way, DeviceLie::StatusAllOnes)), Error::DeviceGone { .. });
     let mut busy = Busy::new(way, console());
