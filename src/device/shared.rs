@@ -94,6 +94,7 @@ impl<L: Lane> Shared<L> {
         let ticket = {
             let mut state = self.lock();
             state.check_open()?;
+            state.check_parts(parts)?;
             if state.line.is_empty() && state.admits(parts) {
                 return state.lane.add(readable, writable);
             }
@@ -214,6 +215,16 @@ impl<L: Lane> Shared<L> {
         if !mutant!(CloseLate) {
             self.wake_all();
         }
+    }
+
+    /// How many wait for room.
+    pub fn in_line(&self) -> usize {
+        self.lock().line.len()
+    }
+
+    /// How many requests somebody waits for by their token.
+    pub fn waited_for(&self) -> usize {
+        self.lock().tally().0
     }
 
     /// Lets everybody look again: those who sleep on the reaper, and the reaper, if it sleeps on the device and is
