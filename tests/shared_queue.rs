@@ -112,7 +112,8 @@ fn a_reset_tells_each_waiter_of_its_own_request() {
 }
 
 /// M4: close comes while the reaper spins. Its signal must end the sleep that follows, not the end of a slice of
-/// 50 ms: one quick end in ten attempts shows that, whatever the machine is busy with.
+/// 50 ms: most attempts are quick, whatever the machine is busy with. (Three of four were not while asking for an
+/// interrupt took the signal away.)
 #[test]
 fn m4_a_close_during_the_spin_is_not_missed() {
     let close = || {
@@ -129,6 +130,7 @@ fn m4_a_close_during_the_spin_is_not_missed() {
         assert_eq!(waiter.join().unwrap(), CLOSED);
         start.elapsed()
     };
-    let spent: Vec<_> = (0..10).map(|_| close()).collect();
-    assert!(spent.iter().any(|spent| *spent < Duration::from_millis(25)), "{spent:?}");
+    let spent: Vec<_> = (0..20).map(|_| close()).collect();
+    let quick = spent.iter().filter(|spent| **spent < Duration::from_millis(25)).count();
+    assert!(quick > 10, "{spent:?}");
 }

@@ -346,7 +346,7 @@ impl<L: Lane> Shared<L> {
         (state, outcome)
     }
 
-    /// Looks at the ring for a while, leaving the lock to others in between.
+    /// Looks at the ring for a while, leaving the lock to others in between; 0 where that brought nothing.
     #[cfg(not(loom))]
     fn spin<'a>(
         &'a self,
@@ -354,7 +354,9 @@ impl<L: Lane> Shared<L> {
         deadline: Deadline,
     ) -> (MutexGuard<'a, State<L>>, Result<usize>) {
         let budget = Deadline::after(deadline.left().map_or(self.spin, |left| left.min(self.spin)));
-        while !budget.passed() && !state.closed {
+        let told = state.told();
+        // What others reaped and told of may be what this waiter waits for.
+        while !budget.passed() && !state.closed && state.told() == told {
             drop(state);
             for _ in 0..64 {
                 core::hint::spin_loop();
@@ -365,7 +367,8 @@ impl<L: Lane> Shared<L> {
                 return (state, drained);
             }
         }
-        (state, Ok(0))
+        let look_again = state.closed || state.told() != told;
+        (state, Ok(usize::from(look_again)))
     }
 
     /// A model has no time to spin.

@@ -110,6 +110,12 @@ impl<L: Lane> State<L> {
         self.untold != 0 || self.untold_room
     }
 
+    /// How many completions they were told of.
+    #[cfg(not(loom))]
+    pub(super) fn told(&self) -> u64 {
+        self.told
+    }
+
     /// They were told.
     pub(super) fn all_told(&mut self) {
         (self.told, self.untold, self.untold_room) = (self.reaped, 0, false);
