@@ -3,13 +3,16 @@
 #![allow(unsafe_code, reason = "a test brings its own memory")]
 
 mod ring_common;
+mod soak_common;
 
 #[path = "ring_model/model.rs"]
 mod model;
 
 use model::{Lied, Model, Op};
 use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 use ring_common::Case;
+use soak_common::soak;
 use virtio::queue::SlotOrder;
 use virtio::spec::ByteOrder;
 
@@ -61,17 +64,28 @@ fn case() -> impl Strategy<Value = Case> {
     )
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn any_sequence_of_operations_does_what_the_model_does(
-        (case, ops) in case().prop_flat_map(|case| (Just(case), prop::collection::vec(op(case.size), 1..300)))
-    ) {
+/// So many walks of both sides, each with a ring of its own.
+fn walks(count: u32) {
+    let config = ProptestConfig { cases: count, failure_persistence: None, ..ProptestConfig::default() };
+    let walk = case().prop_flat_map(|case| (Just(case), prop::collection::vec(op(case.size), 1..300)));
+    let outcome = TestRunner::new(config).run(&walk, |(case, ops)| {
         let mut model = Model::new(case);
         for op in ops {
             model.run(&op);
         }
         model.drain();
-    }
+        Ok(())
+    });
+    outcome.unwrap_or_else(|fault| panic!("{fault}"));
+}
+
+#[test]
+fn any_sequence_of_operations_does_what_the_model_does() {
+    walks(2_000);
+}
+
+#[test]
+#[ignore = "soak: 200,000 walks"]
+fn soak_any_sequence_of_operations_does_what_the_model_does() {
+    soak("ring against its model", 200_000, "walks", |count| walks(count as u32));
 }

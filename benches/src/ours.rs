@@ -119,9 +119,9 @@ impl Source for Owned {
             drop(completion);
             self.ones.extend(data);
         } else {
-            let bufs = (completion.next(), completion.next(), completion.next());
+            let bufs = completion.take_array();
             drop(completion);
-            let (Some(header), Some(data), Some(status)) = bufs else { panic!("{SAME}") };
+            let [Some(header), Some(data), Some(status)] = bufs else { panic!("{SAME}") };
             // Tells the compiler that the push does not grow the vector: for that, which may panic, the leases
             // would be written to memory as an array first.
             assert!(self.threes.len() < self.threes.capacity(), "{SAME}");

@@ -4,10 +4,11 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 
 use crate::event::{EventFd, WeakEventFd};
 use crate::mem::quarantine::StoppedProof;
+use crate::sync::{Mutex, MutexGuard};
 use crate::{Error, Result};
 
 /// In which condition the device is, as far as its queues are concerned.
@@ -91,7 +92,7 @@ impl Health {
         state.wakers.push(waker.downgrade());
     }
 
-    /// Moves on to `condition`, unless the device has stopped or was closed already, and wakes everybody.
+    /// Moves on to `condition`, unless that would be a step back, and wakes everybody.
     pub(super) fn set(&self, condition: Condition) {
         self.change(condition, None);
     }
@@ -105,7 +106,7 @@ impl Health {
         let wakers = {
             let mut state = self.lock();
             let before = self.condition();
-            if before == Condition::Stopped || before == condition {
+            if before == condition || !may_follow(before, condition) {
                 return;
             }
             state.proof = proof;
@@ -118,6 +119,19 @@ impl Health {
                 log::error!("a queue could not be woken: {error}");
             }
         }
+    }
+}
+
+/// Whether `next` can come after `before`. What a late look at the device finds takes back no end: requests that
+/// are to be told of theirs would wait for ever.
+fn may_follow(before: Condition, next: Condition) -> bool {
+    use Condition::{Closed, Gone, NeedsReset, Stopped};
+    match before {
+        Stopped => false,
+        Closed => next == Stopped,
+        Gone => matches!(next, Stopped | Closed),
+        NeedsReset => matches!(next, Stopped | Closed | Gone),
+        Condition::Ready | Condition::Running => true,
     }
 }
 

@@ -9,13 +9,14 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
 
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 
 use super::health::{Condition, Health};
 use crate::event::{Deadline, EventFd, WeakEventFd, wait_readable};
 use crate::spec::Status;
+use crate::sync::Mutex;
 use crate::transport::{Interrupts, Transport};
 use crate::{Error, Result};
 
@@ -46,8 +47,15 @@ impl Hub {
         {
             let (mut queue, mut config) = (true, true);
             if *read_cause {
-                let cause = self.transport.isr()?;
-                (queue, config) = (cause.queue, cause.config);
+                match self.transport.isr() {
+                    Ok(cause) => (queue, config) = (cause.queue, cause.config),
+                    Err(error) if matches!(error.kind(), Error::DeviceGone { .. }) => {
+                        // For whoever waits it ends what is in flight; the wait itself did not fail.
+                        self.health.set(Condition::Gone);
+                        return Ok(());
+                    }
+                    Err(error) => return Err(error),
+                }
                 self.transport.interrupt_handled()?;
             }
             if queue {

@@ -4,7 +4,7 @@ use alloc::string::ToString;
 use alloc::sync::Arc;
 use core::fmt;
 use core::time::Duration;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 
 use super::config::Config;
 use super::health::{Condition, Health};
@@ -15,6 +15,7 @@ use crate::mem::pool::{DmaBuf, DmaPool};
 use crate::mem::quarantine::StoppedProof;
 use crate::mem::space::DmaSpace;
 use crate::spec::{DeviceType, Status};
+use crate::sync::{Mutex, MutexGuard};
 use crate::transport::Transport;
 use crate::{Error, Result};
 

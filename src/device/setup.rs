@@ -48,7 +48,8 @@ impl Device {
     ///
     /// # Errors
     /// [`Error::QueueUnavailable`] where the device has no such queue or it was taken already (C7, C9);
-    /// [`Error::Misuse`] in another phase; [`Error::MemoryLimit`].
+    /// [`Error::Misuse`] in another phase; [`Error::MemoryLimit`]. Where the device was told of the queue and did
+    /// not take it, the device is failed: only a reset leads on.
     pub fn take_queue(&self, index: u16, config: QueueConfig) -> Result<Queue<DmaBuf>> {
         self.located(self.try_take_queue(index, &config))
     }
@@ -75,7 +76,7 @@ impl Device {
         let (vector, wake) = if wish.interrupts {
             life.wiring.plan(index)?
         } else {
-            (None, Wake::new(crate::event::EventFd::new()?, None)?)
+            (None, Wake::new(crate::event::EventFd::new()?, life.wiring.hub.clone())?)
         };
         let (doorbell, id) = (self.transport.doorbell(index)?, self.transport.notification_id(index)?);
         let vector = match self.enable_queue(index, &config, &memory, vector) {
@@ -84,7 +85,7 @@ impl Device {
                 // How far the device got with it nobody knows: it keeps the memory until it is reset.
                 let bytes = u64::try_from(memory.len()).unwrap_or(u64::MAX);
                 self.space.quarantine().hold(ring, bytes);
-                return Err(error);
+                return Err(self.give_up(&mut life, error));
             }
         };
         life.queues.push(index);

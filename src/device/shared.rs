@@ -245,6 +245,11 @@ impl<L: Lane> Shared<L> {
         }
     }
 
+    /// Number of callers that wait for room.
+    pub fn in_line(&self) -> usize {
+        self.lock().line.len()
+    }
+
     /// Runs `look` on the queue, under its lock: for counters and the like. It must not wait.
     pub fn with<T>(&self, look: impl FnOnce(&mut L) -> T) -> T {
         look(&mut self.lock().lane)
@@ -273,38 +278,12 @@ impl<L: Lane> Shared<L> {
                 break Err(Error::Closed { what: "queue" });
             }
             let step = match pace.next() {
-                Step::Ask => match &mut between {
-                    Some(between) => {
-                        drop(state);
-                        let outcome = between();
-                        state = self.lock();
-                        outcome
-                    }
-                    None => Ok(()),
-                },
-                Step::Kick => {
-                    state = self.kick_again(state);
-                    Ok(())
-                }
-                Step::Wait if state.reaping => {
-                    state = self.sleep_on_reaper(state, pace.limit());
-                    Ok(())
-                }
-                Step::Wait => {
-                    let (now, outcome) = self.reap(state, &pace);
+                Step::Over => Err(deadline.timeout(what)),
+                step => {
+                    let (now, outcome) = self.take_step(state, step, &pace, &mut between);
                     state = now;
                     outcome
                 }
-                Step::LastLook { waited } => {
-                    if waited {
-                        drop(state);
-                        // A device that is gone, or wants a reset and could not say so, is not slow.
-                        self.port.ask();
-                        state = self.lock();
-                    }
-                    state.drain().map(drop)
-                }
-                Step::Over => Err(deadline.timeout(what)),
             };
             if let Err(error) = step {
                 break Err(error);
@@ -315,6 +294,40 @@ impl<L: Lane> Shared<L> {
             self.changed.notify_one();
         }
         result
+    }
+
+    /// What a wait does next, with the lock given back wherever that takes time.
+    fn take_step<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State<L>>,
+        step: Step,
+        pace: &Pace,
+        between: &mut Between<'_>,
+    ) -> (MutexGuard<'a, State<L>>, Result<()>) {
+        match step {
+            Step::Ask => match between {
+                Some(between) => {
+                    drop(state);
+                    let outcome = between();
+                    (self.lock(), outcome)
+                }
+                None => (state, Ok(())),
+            },
+            Step::Kick => (self.kick_again(state), Ok(())),
+            Step::Wait if state.reaping => (self.sleep_on_reaper(state, pace.limit()), Ok(())),
+            Step::Wait => self.reap(state, pace),
+            Step::LastLook { waited } => {
+                if waited {
+                    drop(state);
+                    // A device that is gone, or wants a reset and could not say so, is not slow.
+                    self.port.ask();
+                    state = self.lock();
+                }
+                let outcome = state.drain().map(drop);
+                (state, outcome)
+            }
+            Step::Over => (state, Ok(())),
+        }
     }
 
     /// Takes completions; where there is none, sleeps on the device.

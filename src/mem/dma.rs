@@ -5,12 +5,13 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::fmt::Debug;
 use core::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
 
 #[cfg(not(loom))]
 use super::cell::{Owner, RingMemory};
 use super::mapping::{base_page_size, bytes};
 use super::region::{DmaRegion, Word};
+use crate::sync::{Mutex, MutexGuard};
 use crate::{Error, Result};
 
 /// The most regions that one device is given, whatever its mapper allows: a vhost-user daemon without
@@ -184,7 +185,7 @@ impl SoftDma {
         region.write(offset, from)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Table> {
+    fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 
 use rustix::process::{Pid, getpid};
 
@@ -17,6 +17,7 @@ use super::quarantine::{Quarantine, StoppedProof, keep_for_ever};
 use super::region::DmaRegion;
 use super::spans::Spans;
 use crate::error::errno;
+use crate::sync::{Mutex, MutexGuard};
 use crate::{Error, Result};
 
 /// Size in bytes of the first region of a space; each later one is at least twice as large as the one before.

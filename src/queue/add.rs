@@ -50,17 +50,39 @@ impl<B: Lease> Ring<B> {
         readable: [B; R],
         writable: [B; W],
     ) -> Result<Token, Refused<B, R, W>> {
-        let Some(chain) = self.admit(&readable, &writable) else {
-            let error = self.refusal(&readable, &writable);
-            return Err(Refused { error, readable, writable });
-        };
+        // The common ring has no tables and is little-endian: one question, asked here, spares two below.
+        if !self.plain {
+            return self.add_otherwise(readable, writable);
+        }
+        let parts = (R.wrapping_add(W) & 0xffff) as u32;
+        match Self::admit(&readable, &writable) {
+            Some(chain) if self.inflight.free() >= parts => {
+                Ok(self.fill_ring(ByteOrder::Little, chain, readable, writable))
+            }
+            _ => Err(self.refuse(readable, writable)),
+        }
+    }
+
+    /// The same for rings with indirect tables, and for big-endian ones.
+    #[inline(never)]
+    fn add_otherwise<const R: usize, const W: usize>(
+        &mut self,
+        readable: [B; R],
+        writable: [B; W],
+    ) -> Result<Token, Refused<B, R, W>> {
+        let admitted = Self::admit(&readable, &writable).filter(|chain| self.has_room(chain.parts));
+        let Some(chain) = admitted else { return Err(self.refuse(readable, writable)) };
         Ok(if self.uses_table(chain.parts) {
             self.fill_table(chain, readable, writable)
-        } else if self.split.order() == ByteOrder::Little {
-            self.fill_ring(ByteOrder::Little, chain, readable, writable)
         } else {
-            self.fill_ring_big(chain, readable, writable)
+            self.fill_ring(self.split.order(), chain, readable, writable)
         })
+    }
+
+    /// The chain goes back to the caller, with the reason.
+    #[cold]
+    fn refuse<const R: usize, const W: usize>(&self, readable: [B; R], writable: [B; W]) -> Refused<B, R, W> {
+        Refused { error: self.refusal(&readable, &writable), readable, writable }
     }
 
     #[inline(always)]
@@ -68,13 +90,10 @@ impl<B: Lease> Ring<B> {
         self.indirect && parts > 1
     }
 
-    /// All rules in one look; which one was broken is for [`Ring::refusal`] to find out.
+    /// All rules for a chain in one look; which one was broken is for [`Ring::refusal`] to find out. Whether there
+    /// is room is another question: a ring that is broken has none, nor has one for more parts than its size.
     #[inline(always)]
-    fn admit<const R: usize, const W: usize>(
-        &self,
-        readable: &[B; R],
-        writable: &[B; W],
-    ) -> Option<Admitted> {
+    fn admit<const R: usize, const W: usize>(readable: &[B; R], writable: &[B; W]) -> Option<Admitted> {
         let parts = u16::try_from(R.wrapping_add(W)).ok()?;
         // One look at each length: of a lease that is shared with others it is an atomic load. `none` has bits
         // above the 32nd exactly if a length is 0.
@@ -88,9 +107,7 @@ impl<B: Lease> Ring<B> {
             let len = u64::from(buf.len());
             (none, total) = (none | len.wrapping_sub(1), total.wrapping_add(len));
         }
-        // A ring that is broken has no room; nor has one for more parts than its size.
-        let room = parts <= SMALL || !self.uses_table(parts);
-        let good = (none | total) <= u64::from(u32::MAX) && room && self.has_room(parts);
+        let good = (none | total) <= u64::from(u32::MAX);
         // Fits: the total is below 2^32.
         good.then(|| Admitted { parts, writable: total.wrapping_sub(before) as u32 })
     }
@@ -117,18 +134,8 @@ impl<B: Lease> Ring<B> {
         fault.into()
     }
 
-    /// Out of the way of the common order.
-    #[inline(never)]
-    fn fill_ring_big<const R: usize, const W: usize>(
-        &mut self,
-        chain: Admitted,
-        readable: [B; R],
-        writable: [B; W],
-    ) -> Token {
-        self.fill_ring(ByteOrder::Big, chain, readable, writable)
-    }
-
-    /// One descriptor of the ring's own table for each buffer. `order` is a constant in each caller.
+    /// One descriptor of the ring's own table for each buffer. `order` is a constant on the
+    /// common way.
     #[inline(always)]
     fn fill_ring<const R: usize, const W: usize>(
         &mut self,
@@ -162,7 +169,7 @@ impl<B: Lease> Ring<B> {
         let head = self.inflight.first_free();
         self.inflight.took(1, self.inflight.following(head));
         let (mut at, mut tail, mut index) = (head, head, 0u16);
-        let table = Table::Small(head);
+        let table = self.table_for(head, chain.parts);
         let mut put = |buf: B, flags: u16| {
             if index != 0 {
                 at = self.inflight.take_extra(tail).unwrap_or(tail);
@@ -183,6 +190,13 @@ impl<B: Lease> Ring<B> {
         }
         self.lead_to_table(head, table, chain.parts);
         self.make_available(self.split.order(), head, tail, chain.parts, chain.writable)
+    }
+
+    /// The slot's own table, or one of the pool where it is too small: the caller knows that there is one.
+    #[inline]
+    fn table_for(&mut self, head: u32, parts: u16) -> Table {
+        let large = self.tables.as_mut().filter(|_| parts > SMALL).and_then(|tables| tables.take_large(head));
+        large.unwrap_or(Table::Small(head))
     }
 
     /// Makes descriptor `head` lead to the table of `parts` entries.

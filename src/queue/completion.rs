@@ -41,6 +41,18 @@ impl<B> Completion<'_, B> {
         self.written
     }
 
+    /// The next `N` buffers at once, `None` from where there are no more: with one look at how many are left.
+    #[inline(always)]
+    pub fn take_array<const N: usize>(&mut self) -> [Option<B>; N] {
+        match self.left.checked_sub(N as u16) {
+            Some(left) if N <= usize::from(u16::MAX) => {
+                self.left = left;
+                core::array::from_fn(|_| self.inflight.take_buf(&mut self.at))
+            }
+            _ => core::array::from_fn(|_| self.next()),
+        }
+    }
+
     /// Device-writable bytes that the chain had.
     pub fn capacity(&self) -> u32 {
         self.capacity

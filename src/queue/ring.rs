@@ -50,6 +50,8 @@ pub struct Ring<B: Lease> {
     pub(super) queue: u16,
     pub(super) size: u16,
     pub(super) indirect: bool,
+    /// Little-endian and without tables: what nearly every ring is.
+    pub(super) plain: bool,
     strict: bool,
     broken: Option<Violation>,
     /// Chains that ended by a reset.
@@ -85,6 +87,7 @@ impl<B: Lease> Ring<B> {
             queue: config.queue,
             size: config.size,
             indirect: config.indirect,
+            plain: !config.indirect && config.order == ByteOrder::Little,
             strict: config.strict,
             broken: None,
             ended: 0,

@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::thread::{Builder, JoinHandle};
 
 use super::core::{Core, Face};
@@ -12,6 +12,7 @@ use super::registers::{NOTIFY_DATA, Reg};
 use crate::event::{Deadline, EventFd};
 use crate::features::Features;
 use crate::mem::dma::SoftDma;
+use crate::sync::{Mutex, MutexGuard};
 use crate::{Error, Result};
 
 /// Chains of one queue that are used in one go, before the driver's registers and the other queues have a turn.

@@ -8,7 +8,7 @@ use core::fmt;
 use core::ops::{Deref, DerefMut};
 use core::sync::atomic::{AtomicU32, Ordering};
 use core::time::Duration;
-use std::sync::{LockResult, PoisonError, WaitTimeoutResult};
+use std::sync::{LockResult, PoisonError, TryLockError, TryLockResult, WaitTimeoutResult};
 
 /// [`std::sync::Mutex`], watched.
 #[derive(Debug, Default)]
@@ -37,6 +37,21 @@ impl<T> Mutex<T> {
     /// As [`std::sync::Mutex::lock`].
     pub fn lock(&self) -> LockResult<MutexGuard<'_, T>> {
         watch(self.inner.lock(), &self.releases)
+    }
+
+    /// As [`std::sync::Mutex::try_lock`].
+    pub fn try_lock(&self) -> TryLockResult<MutexGuard<'_, T>> {
+        match self.inner.try_lock() {
+            Ok(inner) => Ok(watch(Ok(inner), &self.releases)?),
+            Err(TryLockError::Poisoned(e)) => Ok(watch(Err(e), &self.releases)?),
+            Err(TryLockError::WouldBlock) => Err(TryLockError::WouldBlock),
+        }
+    }
+
+    /// As [`std::sync::Mutex::get_mut`].
+    pub fn get_mut(&mut self) -> LockResult<&mut T> {
+        self.releases.load(Ordering::Acquire);
+        self.inner.get_mut()
     }
 
     /// As [`std::sync::Mutex::into_inner`].

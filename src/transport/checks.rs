@@ -1,10 +1,11 @@
 //! Rules that more than one interface has to keep.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 
 use super::QueueSetup;
 use crate::features::Features;
 use crate::spec::split::{Layout, MAX_SIZE};
+use crate::sync::{Mutex, MutexGuard};
 use crate::{Error, Result};
 
 /// Takes a lock. What a transport keeps behind one is consistent after each statement, so a panic of another

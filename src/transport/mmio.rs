@@ -1,7 +1,6 @@
 //! MMIO, versions 1 and 2 (VIRTIO 1.4 §4.2).
 
 use alloc::sync::Arc;
-use std::sync::Mutex;
 
 use super::checks::{check_areas, check_features, check_size, legacy_page, lock, unavailable, usable_size};
 use super::wait::poll;
@@ -17,6 +16,7 @@ use crate::mem::barrier::Barrier;
 use crate::mem::dma::DmaMapper;
 use crate::spec::mmio::*;
 use crate::spec::{ByteOrder, DeviceType, Status, pci};
+use crate::sync::Mutex;
 use crate::{Error, Result};
 
 /// Page size and alignment that a version 1 device is told: the page size of the machines that it knows.

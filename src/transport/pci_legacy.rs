@@ -1,7 +1,6 @@
 //! The legacy PCI interface (VIRTIO 1.4 §4.1.4.10, §4.1.5.1.3.1).
 
 use alloc::sync::Arc;
-use std::sync::Mutex;
 
 use super::checks::{check_features, check_size, legacy_page, lock, unavailable, usable_size};
 use super::pci::VirtioFunction;
@@ -17,6 +16,7 @@ use crate::mem::barrier::Barrier;
 use crate::mem::dma::DmaMapper;
 use crate::spec::pci::{LEGACY_REVISION, config, legacy};
 use crate::spec::{ByteOrder, DeviceType, PCI_DEVICE_ID_BASE, Status};
+use crate::sync::Mutex;
 use crate::{Error, Result};
 
 /// A device behind the legacy PCI interface: registers in I/O BAR 0, one page number a queue.

@@ -1,7 +1,6 @@
 //! The modern PCI interface (VIRTIO 1.4 §4.1.4).
 
 use alloc::sync::Arc;
-use std::sync::Mutex;
 
 use super::checks::{check_areas, check_features, check_size, lock, unavailable, usable_size};
 use super::pci::VirtioFunction;
@@ -18,6 +17,7 @@ use crate::mem::barrier::Barrier;
 use crate::mem::dma::DmaMapper;
 use crate::spec::pci::common;
 use crate::spec::{ByteOrder, DeviceType, Status};
+use crate::sync::Mutex;
 use crate::{Error, Result};
 
 /// A device behind the modern PCI interface: registers in memory or I/O BARs, found by vendor capabilities.

@@ -1,4 +1,5 @@
 //! A queue for the models of [`virtio::device::Shared`]: the real ring, and bells for doorbell and event.
+#![allow(dead_code, reason = "not every model uses all of it")]
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -42,7 +42,8 @@ fn bounded(name: &str, preemptions: Option<usize>, mutants: &[Mutant], f: impl F
         (Ok(()), executions, seconds) => (executions, seconds),
         (Err(fault), executions, _) => panic!("{name}: execution {executions} fails: {}", text(&*fault)),
     };
-    row(name, "-", "exhausted", executions, seconds);
+    let verdict = if preemptions.is_none() { "exhausted" } else { "bounded" };
+    row(name, "-", verdict, executions, seconds);
     let mut survivors = Vec::new();
     for &mutant in mutants {
         mutants::choose(mutant);

@@ -7,7 +7,7 @@ use core::cell::Cell;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use core::time::Duration;
-use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{PoisonError, TryLockError};
 use std::time::Instant;
 
 use super::job::{Ask, Erase, Flow, Job, Own, Read, Write};
@@ -22,6 +22,7 @@ use crate::queue::Counters;
 use crate::spec::DeviceType;
 use crate::spec::device::block::request::{ID_SIZE, Lifetime, RequestType, Segment};
 use crate::spec::device::block::{config, feature};
+use crate::sync::{Mutex, MutexGuard};
 use crate::{Error, Result};
 
 /// What the driver takes where it is offered. Not ZONED: a driver that takes it has to serve zones.
