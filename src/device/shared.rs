@@ -245,11 +245,6 @@ impl<L: Lane> Shared<L> {
         }
     }
 
-    /// Number of callers that wait for room.
-    pub fn in_line(&self) -> usize {
-        self.lock().line.len()
-    }
-
     /// Runs `look` on the queue, under its lock: for counters and the like. It must not wait.
     pub fn with<T>(&self, look: impl FnOnce(&mut L) -> T) -> T {
         look(&mut self.lock().lane)
