@@ -127,7 +127,7 @@ fn m5_each_completion_is_got_by_one_thread() {
         producer.join().unwrap();
     }
     let mut got: Vec<_> = getters.into_iter().flat_map(|getter| getter.join().unwrap()).collect();
-    got.sort_by_key(|range| virtio::mem::lease::Lease::device_addr(range));
+    got.sort_by_key(virtio::mem::lease::Lease::device_addr);
     let all: Vec<_> = (0..2 * REQUESTS).map(|number| range(number, ROOM)).collect();
     assert_eq!(got, all);
     assert_eq!(device.stop(), 2 * REQUESTS);
