@@ -4,11 +4,10 @@
 mod driver_common;
 
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use driver_common::{Gate, MODERN, SOON, kept_the_rules, rings, ways};
+use driver_common::{Gate, MODERN, Receiver, SOON, kept_the_rules, rings, ways};
 use virtio::Error;
 use virtio::device::{Device, QueueConfig, SharedQueue};
 use virtio::event::Deadline;
