@@ -8,7 +8,7 @@ mod loom_support;
 use std::sync::Arc;
 
 use loom_queue::{queue, range};
-use loom_support::{Bell, model_within};
+use loom_support::{Bell, model, model_within};
 use virtio::Error;
 use virtio::event::Deadline;
 use virtio::sync::mutants::Mutant;
@@ -76,7 +76,7 @@ fn room_that_the_reaper_leaves_behind_is_told_of() {
 #[test]
 fn get_does_not_take_what_is_waited_for() {
     let mutants = [Mutant::ClaimLate, Mutant::NoArmFence, Mutant::NoRecheck];
-    model_within("wait against get", 3, &mutants, || {
+    model("wait against get", &mutants, || {
         let (shared, mut device) = queue(4);
         let shared = Arc::new(shared);
         let tokens = [0, 1, 2].map(|at| shared.try_add([range(at)], []).unwrap());

@@ -57,6 +57,10 @@ impl Hub {
                     Err(error) => return Err(error),
                 }
                 self.transport.interrupt_handled()?;
+                if !queue && !config {
+                    // The bit of the configuration may have been lost (fault C11).
+                    self.ask();
+                }
             }
             if queue {
                 let members = self.members.lock().unwrap_or_else(PoisonError::into_inner);

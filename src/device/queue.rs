@@ -3,6 +3,7 @@
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use core::fmt;
+use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use core::time::Duration;
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -26,6 +27,9 @@ const SLICE: Duration = Duration::from_millis(50);
 /// Sleep between looks at the ring of a queue that no interrupt announces.
 const POLL_SLICE: Duration = Duration::from_millis(1);
 
+/// Sleeps of a polled queue between looks at its device: about as often as a queue with interrupts looks.
+const POLLS_PER_LOOK: u32 = 50;
+
 /// What a queue is made of.
 #[derive(Debug)]
 pub(super) struct Parts<B: Lease> {
@@ -47,6 +51,8 @@ pub struct QueuePort {
     id: u16,
     wake: Wake,
     interrupts: bool,
+    /// Sleeps of a polled queue that brought nothing.
+    idle: AtomicU32,
 }
 
 impl Port for QueuePort {
@@ -58,7 +64,12 @@ impl Port for QueuePort {
 
     fn sleep(&self, limit: Duration) -> Result<()> {
         let limit = if self.interrupts { limit } else { limit.min(POLL_SLICE) };
-        self.wake.wait(Deadline::after(limit)).map(drop)
+        let woken = self.wake.wait(Deadline::after(limit))?;
+        // A device that was removed, or cannot interrupt, tells nobody: waits without an end would not see it.
+        if !woken && (self.interrupts || self.idle.fetch_add(1, Relaxed).is_multiple_of(POLLS_PER_LOOK)) {
+            self.wake.ask();
+        }
+        Ok(())
     }
 
     fn wake(&self) {
@@ -107,7 +118,7 @@ impl<B: Lease + Send + 'static> Queue<B> {
             ended: VecDeque::new(),
             counters: Counters::default(),
             ring: Some(ring),
-            port: Arc::new(QueuePort { doorbell, id, wake, interrupts }),
+            port: Arc::new(QueuePort { doorbell, id, wake, interrupts, idle: AtomicU32::new(0) }),
             health,
             space,
         }
@@ -221,13 +232,13 @@ impl<B: Lease + Send + 'static> Queue<B> {
         if condition == Condition::NeedsReset {
             return Err(Error::DeviceNeedsReset);
         }
-        let over = matches!(condition, Condition::Gone | Condition::Stopped | Condition::Closed);
+        let mut over = is_over(condition);
         if let Some(ring) = &mut self.ring {
             match ring.pop() {
                 Ok(Some(completion)) => return Ok(Some(Used::take(completion))),
                 Ok(None) => {}
-                Err(error) if !over => return Err(error),
-                Err(_) => {}
+                Err(error) if !over && is_there(&self.port, &self.health) => return Err(error),
+                Err(_) => over = true,
             }
         }
         if over { Err(self.end()) } else { Ok(None) }
@@ -370,6 +381,18 @@ impl<B: Lease> Drop for Shelved<B> {
             log::error!("queue {} could not be cleared: {error}", self.ring.queue());
         }
     }
+}
+
+/// Whether no completion will come any more.
+fn is_over(condition: Condition) -> bool {
+    matches!(condition, Condition::Gone | Condition::Stopped | Condition::Closed)
+}
+
+/// Whether a ring was broken by a device that is there, or has none behind it any more (fault D23).
+#[cold]
+fn is_there(port: &QueuePort, health: &Health) -> bool {
+    port.ask();
+    !is_over(health.condition())
 }
 
 #[inline]

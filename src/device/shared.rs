@@ -94,6 +94,7 @@ impl<L: Lane> Shared<L> {
         let ticket = {
             let mut state = self.lock();
             state.check_open()?;
+            state.check_parts(parts)?;
             if state.line.is_empty() && state.admits(parts) {
                 return state.lane.add(readable, writable);
             }
@@ -216,6 +217,16 @@ impl<L: Lane> Shared<L> {
         }
     }
 
+    /// How many wait for room.
+    pub fn in_line(&self) -> usize {
+        self.lock().line.len()
+    }
+
+    /// How many requests somebody waits for by their token.
+    pub fn waited_for(&self) -> usize {
+        self.lock().tally().0
+    }
+
     /// Lets everybody look again: those who sleep on the reaper, and the reaper, if it sleeps on the device and is
     /// not the caller itself.
     fn tell(&self, state: &mut State<L>) {
@@ -232,11 +243,6 @@ impl<L: Lane> Shared<L> {
         if !mutant!(CloseNoWake) {
             self.port.wake();
         }
-    }
-
-    /// Number of callers that wait for room.
-    pub fn in_line(&self) -> usize {
-        self.lock().line.len()
     }
 
     /// Runs `look` on the queue, under its lock: for counters and the like. It must not wait.
@@ -348,7 +354,7 @@ impl<L: Lane> Shared<L> {
         (state, outcome)
     }
 
-    /// Looks at the ring for a while, leaving the lock to others in between.
+    /// Looks at the ring for a while, leaving the lock to others in between; 0 where that brought nothing.
     #[cfg(not(loom))]
     fn spin<'a>(
         &'a self,
@@ -356,7 +362,9 @@ impl<L: Lane> Shared<L> {
         deadline: Deadline,
     ) -> (MutexGuard<'a, State<L>>, Result<usize>) {
         let budget = Deadline::after(deadline.left().map_or(self.spin, |left| left.min(self.spin)));
-        while !budget.passed() && !state.closed {
+        let told = state.told();
+        // What others reaped and told of may be what this waiter waits for.
+        while !budget.passed() && !state.closed && state.told() == told {
             drop(state);
             for _ in 0..64 {
                 core::hint::spin_loop();
@@ -367,7 +375,8 @@ impl<L: Lane> Shared<L> {
                 return (state, drained);
             }
         }
-        (state, Ok(0))
+        let look_again = state.closed || state.told() != told;
+        (state, Ok(usize::from(look_again)))
     }
 
     /// A model has no time to spin.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use virtio::device::{Device, Options, Queue, QueueConfig};
+use virtio::error::Violation;
 use virtio::features::Features;
 use virtio::mem::pool::DmaBuf;
 use virtio::soft::{Console, DeviceLie, Interface, Lie, Run, SoftDevice};
@@ -231,29 +232,60 @@ fn d10_d23_d24_rings_of_devices_that_lie() {
     }
 }
 
+/// A device that runs, with one request in flight on queue 0 that nothing answers.
+fn in_flight(interface: Interface) -> (SoftDevice, Device, Queue<DmaBuf>, u64) {
+    let device = soft(interface, vec![]);
+    let driver = Device::open(transport(&device).unwrap(), Options::default()).unwrap();
+    driver.negotiate(Features::EMPTY, Features::EMPTY).unwrap();
+    let mut queue = driver.take_queue(0, QueueConfig::default()).unwrap();
+    driver.start().unwrap();
+    let token = queue.add_chain([], [driver.alloc(4).unwrap()]).unwrap();
+    queue.notify().unwrap();
+    (device, driver, queue, token.into_raw())
+}
+
 #[test]
-fn d23_d24_rings_that_are_told_to_lie_at_once() {
+fn d23_rings_of_all_ones_break_the_queue_or_are_a_device_gone() {
     for interface in Interface::ALL {
-        let run = |lie| {
-            let device = soft(interface, vec![]);
-            let driver = Device::open(transport(&device).unwrap(), Options::default()).unwrap();
-            driver.negotiate(Features::EMPTY, Features::EMPTY).unwrap();
-            let mut queue = driver.take_queue(0, QueueConfig::default()).unwrap();
-            driver.start().unwrap();
-            let buf = driver.alloc(4).unwrap();
-            queue.add_chain([], [buf]).unwrap();
-            queue.notify().unwrap();
-            device.tell(lie).unwrap();
-            let first = queue.get(Some(Duration::from_millis(200))).map(|_| ());
-            // One that was there before the lie is taken for what it says.
-            first.and_then(|()| queue.get(Some(Duration::from_millis(200))).map(|_| ())).unwrap_err()
-        };
-        let error = run(DeviceLie::AllOnes);
-        let known = matches!(error.kind(), Error::Broken { .. } | Error::DeviceGone { .. });
-        assert!(known, "{interface:?}: {error:?}");
-        let lie = Lie::UsedBeforeAvailable { count: 2 };
-        let error = run(DeviceLie::Ring { queue: 0, chain: 0, lie });
-        assert!(matches!(error.kind(), Error::Broken { .. }), "{interface:?}: {error:?}");
+        let get = |queue: &mut Queue<DmaBuf>| queue.get(Some(Duration::from_secs(10))).map(drop).unwrap_err();
+        // The ring alone.
+        let (device, _driver, mut queue, _) = in_flight(interface);
+        device.tell(DeviceLie::Ring { queue: 0, chain: 0, lie: Lie::AllOnes }).unwrap();
+        for _ in 0..2 {
+            let violation = Violation::UsedIdxJump { span: u16::MAX, outstanding: 1 };
+            assert_eq!(get(&mut queue).kind(), &Error::Broken { queue: 0, violation }, "{interface:?}");
+        }
+        // The status too: what was in flight ends once, then every call tells of the device.
+        let (device, _driver, mut queue, token) = in_flight(interface);
+        device.tell(DeviceLie::AllOnes).unwrap();
+        assert_eq!(get(&mut queue).kind(), &Error::Indeterminate { token }, "{interface:?}");
+        for _ in 0..2 {
+            let error = get(&mut queue);
+            assert!(matches!(error.kind(), Error::DeviceGone { .. }), "{interface:?}: {error:?}");
+        }
+    }
+}
+
+#[test]
+fn d24_completions_of_nothing_are_skipped_and_counted_or_break_the_ring() {
+    for interface in Interface::ALL {
+        let early = |count| DeviceLie::Ring { queue: 1, chain: 0, lie: Lie::UsedBeforeAvailable { count } };
+        let device = soft(interface, vec![]);
+        let driver = Device::open(transport(&device).unwrap(), Options::default()).unwrap();
+        driver.negotiate(Features::EMPTY, Features::EMPTY).unwrap();
+        let mut queue = driver.take_queue(1, QueueConfig::default()).unwrap();
+        driver.start().unwrap();
+        device.tell(early(2)).unwrap();
+        assert!(queue.pop().unwrap().is_none());
+        let token = queue.add_chain([driver.alloc(1).unwrap()], []).unwrap();
+        queue.notify().unwrap();
+        assert_eq!(queue.get(Some(Duration::from_secs(10))).unwrap().token, token, "{interface:?}");
+        assert_eq!((queue.counters().early, queue.counters().used), (2, 1), "{interface:?}");
+        // Once something was asked, they are no early ones.
+        device.tell(early(1)).unwrap();
+        let violation = Violation::UsedIdxJump { span: 1, outstanding: 0 };
+        let error = queue.pop().unwrap_err();
+        assert_eq!(error.kind(), &Error::Broken { queue: 1, violation }, "{interface:?}");
     }
 }
 

@@ -4,6 +4,7 @@ use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::device::lane::Lane;
 use crate::device::used::Used;
+use crate::error::ChainFault;
 use crate::queue::Token;
 use crate::sync::mutant;
 use crate::{Error, Result};
@@ -109,6 +110,12 @@ impl<L: Lane> State<L> {
         self.untold != 0 || self.untold_room
     }
 
+    /// How many completions they were told of.
+    #[cfg(not(loom))]
+    pub(super) fn told(&self) -> u64 {
+        self.told
+    }
+
     /// They were told.
     pub(super) fn all_told(&mut self) {
         (self.told, self.untold, self.untold_room) = (self.reaped, 0, false);
@@ -142,9 +149,14 @@ impl<L: Lane> State<L> {
         true
     }
 
+    /// Refuses what no queue of this size can ever take.
+    pub(super) fn check_parts(&self, parts: u16) -> Result<()> {
+        if parts > self.lane.size() { Err(ChainFault::TooManyBuffers.into()) } else { Ok(()) }
+    }
+
     /// Whether a chain of `parts` buffers should be tried now: it finds room, or waiting will not help it.
     pub(super) fn admits(&self, parts: u16) -> bool {
-        self.lane.has_room(parts) || parts > self.lane.size() || self.lane.is_idle()
+        self.lane.has_room(parts) || self.lane.is_idle()
     }
 
     /// Takes a place at the end of the line.
