@@ -385,6 +385,24 @@ pub enum Error {
     /// A write, or anything else that changes what is stored, to a device that takes none.
     #[error("the device is read-only")]
     ReadOnly,
+    /// The other end of a socket did not take a message.
+    #[error("the back-end refused {request} with {code:#x}")]
+    BackendRefused {
+        /// Name of the message.
+        request: &'static str,
+        /// What it answered.
+        code: u64,
+    },
+    /// A device that came back is less than it was: what was built on it cannot go on.
+    #[error("the device came back with {what} {now:#x}, it had {before:#x}: open it anew")]
+    Incompatible {
+        /// What became less.
+        what: &'static str,
+        /// What it was.
+        before: u64,
+        /// What it is now.
+        now: u64,
+    },
     /// The operating system refused.
     #[error("{doing}: errno {errno}")]
     Os {
@@ -449,10 +467,11 @@ impl Error {
             Self::Closed { .. } | Self::ForkedProcess { .. } => EBADF,
             Self::Timeout { .. } | Self::ResetTimeout { .. } => ETIMEDOUT,
             Self::DeviceGone { .. } => ENODEV,
-            Self::DeviceNeedsReset | Self::Request { .. } => EIO,
-            Self::FeaturesRejected { .. } | Self::MissingFeatures { .. } | Self::Unsupported { .. } => {
-                EOPNOTSUPP
-            }
+            Self::DeviceNeedsReset | Self::Request { .. } | Self::BackendRefused { .. } => EIO,
+            Self::FeaturesRejected { .. }
+            | Self::MissingFeatures { .. }
+            | Self::Incompatible { .. }
+            | Self::Unsupported { .. } => EOPNOTSUPP,
             Self::QueueUnavailable { .. } | Self::VectorRefused { .. } | Self::NoDevice => ENXIO,
             Self::ConfigOutOfRange { .. } | Self::RegisterOutOfRange { .. } => ERANGE,
             Self::NotFound { .. } => ENOENT,

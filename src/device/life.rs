@@ -7,6 +7,7 @@ use core::time::Duration;
 use std::sync::PoisonError;
 
 use super::config::Config;
+use super::gauge::{Gauge, drain};
 use super::health::{Condition, Health};
 use super::interrupts::Wiring;
 use crate::event::Deadline;
@@ -63,6 +64,8 @@ pub(super) struct Life {
     pub(super) wiring: Wiring,
     /// Queues that were set up.
     pub(super) queues: alloc::vec::Vec<u16>,
+    /// What those still have in flight, where that counts at a reset.
+    pub(super) gauges: alloc::vec::Vec<Arc<Gauge>>,
 }
 
 /// One virtio device behind a transport. Calls are checked against its state at run time; any thread may call.
@@ -101,6 +104,7 @@ impl Device {
             health: Health::new(),
             wiring: Wiring::none(),
             queues: alloc::vec::Vec::new(),
+            gauges: alloc::vec::Vec::new(),
         };
         let config = Config::new(Arc::clone(&transport), options.config_tries);
         let owner = Some(rustix::process::getpid());
@@ -322,6 +326,7 @@ impl Device {
         life.wiring = Wiring::none();
         life.negotiated = None;
         life.queues.clear();
+        life.gauges.clear();
         self.transport.set_status(Status::ACKNOWLEDGE)?;
         self.transport.set_status(Status::ACKNOWLEDGE | Status::DRIVER)?;
         life.phase = Phase::Reset;
@@ -331,7 +336,20 @@ impl Device {
     /// Resets the device and tells its queues how that ended.
     fn stop(&self, life: &mut Life) -> Result<StoppedProof> {
         life.phase = Phase::Failed;
-        if let Err(error) = self.transport.reset(self.deadline()) {
+        let deadline = self.deadline();
+        if self.transport.needs_draining() {
+            // Half of the time, so that some is left for the reset itself.
+            life.health.set(Condition::Draining);
+            drain(&life.gauges, Deadline::after(deadline.left().unwrap_or_default() / 2));
+        }
+        let reset = self.transport.reset(deadline).and_then(|()| {
+            // What the device had taken before it stopped it may still work on.
+            if self.transport.needs_draining() && !drain(&life.gauges, deadline) {
+                return Err(deadline.timeout("requests in flight, which go on after a queue was stopped"));
+            }
+            Ok(())
+        });
+        if let Err(error) = reset {
             let gone = matches!(error.kind(), Error::DeviceGone { .. });
             life.health.set(if gone { Condition::Gone } else { Condition::Closed });
             return Err(error);
@@ -363,8 +381,9 @@ impl Device {
         let stopped = self.stop(&mut life);
         life.phase = Phase::Closed;
         life.wiring = Wiring::none();
-        let proof = stopped?;
-        self.space.close(&proof)
+        let closed = stopped.and_then(|proof| self.space.close(&proof));
+        self.transport.close();
+        closed
     }
 }
 

@@ -7,6 +7,7 @@ use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use core::time::Duration;
 use std::os::fd::{AsFd, BorrowedFd};
 
+use super::gauge::Gauge;
 use super::health::{Condition, Health};
 use super::interrupts::Wake;
 use super::lane::{Lane, Port};
@@ -42,6 +43,7 @@ pub(super) struct Parts<B: Lease> {
     pub(super) interrupts: bool,
     pub(super) health: Arc<Health>,
     pub(super) space: DmaSpace,
+    pub(super) gauge: Option<Arc<Gauge>>,
 }
 
 /// Doorbell and event of a queue: what can be used without holding the queue.
@@ -105,11 +107,12 @@ pub struct Queue<B: Lease + Send + 'static> {
     /// Requests that ended with the device, to be told of.
     ended: VecDeque<Token>,
     counters: Counters,
+    gauge: Option<Arc<Gauge>>,
 }
 
 impl<B: Lease + Send + 'static> Queue<B> {
     pub(super) fn new(parts: Parts<B>) -> Self {
-        let Parts { ring, doorbell, id, wake, interrupts, health, space } = parts;
+        let Parts { ring, doorbell, id, wake, interrupts, health, space, gauge } = parts;
         health.add_waker(wake.own());
         Self {
             index: ring.queue(),
@@ -121,6 +124,7 @@ impl<B: Lease + Send + 'static> Queue<B> {
             port: Arc::new(QueuePort { doorbell, id, wake, interrupts, idle: AtomicU32::new(0) }),
             health,
             space,
+            gauge,
         }
     }
 
@@ -218,7 +222,12 @@ impl<B: Lease + Send + 'static> Queue<B> {
                 what: "a queue is notified after the device was started, not before",
             });
         }
-        Ok(self.alive()?.publish().is_some())
+        self.health.check()?;
+        let Some(ring) = &mut self.ring else { return Err(Error::Closed { what: "queue" }) };
+        if let Some(gauge) = &self.gauge {
+            gauge.show(ring.next_index());
+        }
+        Ok(ring.publish().is_some())
     }
 
     /// Takes the next used buffer, if there is one.

@@ -55,6 +55,9 @@ pub struct BlockOptions {
     pub queue_size: Option<u16>,
     /// Longest wait for the next answer while requests are in flight.
     pub timeout: Duration,
+    /// Longest wait for everything else that is asked of the device: connections, resets, configuration. For
+    /// [`Block::open`]; a device that is open has a limit of its own.
+    pub control_timeout: Duration,
     /// Bytes of a read or write request, where the device takes that many.
     pub chunk: u32,
     /// Bytes of data in flight on each queue, in memory that is reserved for it.
@@ -69,6 +72,7 @@ impl Default for BlockOptions {
             queues: 1,
             queue_size: None,
             timeout: Duration::from_secs(30),
+            control_timeout: Duration::from_secs(2),
             chunk: 128 << 10,
             window: 2 << 20,
             interrupts: true,
