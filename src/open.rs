@@ -1,12 +1,14 @@
 //! From an address to a device: the only module that knows every bus, transport and software device.
 #![cfg(not(loom))]
 
+use alloc::boxed::Box;
 use alloc::string::ToString;
 use core::time::Duration;
 
 use crate::address::{Address, Scheme};
 use crate::device::{Device, Options};
-use crate::drivers::{Block, BlockOptions, Entropy};
+use crate::drivers::block::Reopen;
+use crate::drivers::{Block, BlockOptions, Entropy, Reconnect};
 use crate::spec::DeviceType;
 use crate::{Error, Result};
 
@@ -86,7 +88,10 @@ impl Block {
         let address = typed(address.parse()?, DeviceType::BLOCK);
         let mut how = Options::default();
         how.control_timeout = options.control_timeout;
-        Self::new(open_with(&address, how)?, options)
+        let device = open_with(&address, how.clone())?;
+        let anew: Reopen = Box::new(move || open_with(&address, how.clone()));
+        let reopen = (options.reconnect == Reconnect::Retry).then_some(anew);
+        Self::with_reopen(device, &options, reopen)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use core::time::Duration;
@@ -108,6 +109,8 @@ pub struct Queue<B: Lease + Send + 'static> {
     ended: VecDeque<Token>,
     counters: Counters,
     gauge: Option<Arc<Gauge>>,
+    /// Whether what is in flight at the device's end waits for [`Queue::reclaim`].
+    keeps: bool,
 }
 
 impl<B: Lease + Send + 'static> Queue<B> {
@@ -125,6 +128,7 @@ impl<B: Lease + Send + 'static> Queue<B> {
             health,
             space,
             gauge,
+            keeps: false,
         }
     }
 
@@ -161,6 +165,12 @@ impl<B: Lease + Send + 'static> Queue<B> {
     /// Whether the token's request is in flight.
     pub fn holds(&self, token: Token) -> bool {
         self.ring.as_ref().is_some_and(|ring| ring.holds(token))
+    }
+
+    /// Ok while the device runs or is about to; else what became of it.
+    #[inline]
+    pub fn check(&self) -> Result<()> {
+        self.health.check()
     }
 
     #[inline]
@@ -256,6 +266,9 @@ impl<B: Lease + Send + 'static> Queue<B> {
     /// The device is no more: tells of one request that was in flight, or of the end.
     #[cold]
     fn end(&mut self) -> Error {
+        if self.keeps {
+            return self.health.check().err().unwrap_or(Error::Closed { what: "queue" });
+        }
         if let Some(ring) = self.ring.take() {
             self.counters = ring.counters();
             self.ended.extend(ring.tokens());
@@ -264,6 +277,35 @@ impl<B: Lease + Send + 'static> Queue<B> {
         match self.ended.pop_front() {
             Some(token) => Error::Indeterminate { token: token.into_raw() },
             None => self.health.check().err().unwrap_or(Error::Closed { what: "queue" }),
+        }
+    }
+
+    /// Leaves what is in flight when the device ends to [`Queue::reclaim`]: the queue's calls then tell of the end
+    /// alone, and of no request.
+    pub fn keep_for_reclaim(&mut self) {
+        self.keeps = true;
+    }
+
+    /// Ends the queue, whose device has ended, and gives each request that was in flight once: its token, and its
+    /// buffers where the device is proven to have stopped. Else they are kept with the device's quarantine, and
+    /// there are none here.
+    ///
+    /// [`Error::Misuse`] while the device runs; completions that are there should have been taken before.
+    pub fn reclaim(&mut self, mut ended: impl FnMut(Token, Vec<B>)) -> Result<()> {
+        if self.health.check().is_ok() {
+            return Err(Error::Misuse {
+                what: "requests are reclaimed after the end of their device, not before",
+            });
+        }
+        let Some(mut ring) = self.ring.take() else { return Ok(()) };
+        self.counters = ring.counters();
+        match self.health.proof() {
+            Some(proof) => ring.reset(&proof.for_rings(), |token, bufs| ended(token, bufs.collect())),
+            None => {
+                ring.tokens().for_each(|token| ended(token, Vec::new()));
+                self.put_away(ring);
+                Ok(())
+            }
         }
     }
 
