@@ -56,6 +56,8 @@ mod queue;
 #[cfg(not(loom))]
 mod setup;
 mod shared;
+#[cfg(not(loom))]
+mod shelf;
 mod used;
 
 #[cfg(not(loom))]

@@ -11,16 +11,19 @@ use std::os::fd::{AsFd, BorrowedFd};
 use super::gauge::Gauge;
 use super::health::{Condition, Health};
 use super::interrupts::Wake;
-use super::lane::{Lane, Port};
-use super::shared::Shared;
+use super::lane::Port;
+use super::shelf::Shelved;
 use super::used::Used;
 use crate::bus::Doorbell;
 use crate::event::{Deadline, spin};
 use crate::mem::lease::Lease;
-use crate::mem::pool::DmaBuf;
 use crate::mem::space::DmaSpace;
 use crate::queue::{Counters, Ring, Token};
 use crate::{Error, Result};
+
+mod sharing;
+
+pub use sharing::SharedQueue;
 
 /// How a wait spends its time before it sleeps.
 pub const DEFAULT_SPIN: Duration = Duration::from_micros(50);
@@ -417,23 +420,6 @@ impl<B: Lease + Send + 'static> Queue<B> {
     }
 }
 
-/// A ring without a queue. A drop takes the buffers in flight out of it, if the device was proven to have stopped;
-/// else the ring forgets them.
-struct Shelved<B: Lease> {
-    ring: Ring<B>,
-    health: Arc<Health>,
-}
-
-impl<B: Lease> Drop for Shelved<B> {
-    fn drop(&mut self) {
-        if let Some(proof) = self.health.proof()
-            && let Err(error) = self.ring.reset(&proof.for_rings(), |_, _| {})
-        {
-            log::error!("queue {} could not be cleared: {error}", self.ring.queue());
-        }
-    }
-}
-
 /// Whether no completion will come any more.
 fn is_over(condition: Condition) -> bool {
     matches!(condition, Condition::Gone | Condition::Stopped | Condition::Closed)
@@ -453,71 +439,6 @@ fn check_space<B: Lease>(space: &DmaSpace, buf: &B) -> Result<()> {
             Err(Error::NotMapped { addr: buf.device_addr(), len: buf.len().into() })
         }
         _ => Ok(()),
-    }
-}
-
-impl<B: Lease + Send + 'static> Queue<B> {
-    /// Makes it one for several threads.
-    pub fn share(self) -> SharedQueue<B> {
-        let spin = self.spin;
-        Shared::new(self, spin)
-    }
-}
-
-/// A device's queue for any number of threads.
-pub type SharedQueue<B = DmaBuf> = Shared<Queue<B>>;
-
-impl<B: Lease + Send + 'static> Lane for Queue<B> {
-    type Buf = B;
-    type Port = QueuePort;
-
-    fn index(&self) -> u16 {
-        self.index
-    }
-
-    fn size(&self) -> u16 {
-        self.size
-    }
-
-    fn port(&self) -> Arc<QueuePort> {
-        Arc::clone(&self.port)
-    }
-
-    fn has_room(&self, parts: u16) -> bool {
-        Self::has_room(self, parts)
-    }
-
-    fn is_idle(&self) -> bool {
-        // Over, it has no room and will have none: adding tells why.
-        self.ring.as_ref().is_none_or(|ring| ring.tokens().next().is_none()) || self.health.check().is_err()
-    }
-
-    fn holds(&self, token: Token) -> bool {
-        Self::holds(self, token) || self.ended.contains(&token)
-    }
-
-    fn add(&mut self, readable: impl Iterator<Item = B>, writable: impl Iterator<Item = B>) -> Result<Token> {
-        self.add_chain(readable, writable)
-    }
-
-    fn publish(&mut self) -> Result<bool> {
-        self.show()
-    }
-
-    fn kick_again(&mut self) -> bool {
-        self.ring.as_mut().and_then(Ring::kick_again).is_some()
-    }
-
-    fn pop(&mut self) -> Result<Option<Used<B>>> {
-        Self::pop(self)
-    }
-
-    fn arm(&mut self) -> Result<bool> {
-        self.ask_for_interrupts()
-    }
-
-    fn disarm(&mut self) {
-        self.disable_interrupts();
     }
 }
 
