@@ -2,4 +2,5 @@
 #![cfg(feature = "vhost-user")]
 
 mod daemon;
+mod random;
 mod storage;
