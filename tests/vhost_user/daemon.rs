@@ -63,8 +63,20 @@ pub(crate) fn image(place: &Place, size: u64) -> PathBuf {
 
 impl Daemon {
     pub(crate) fn start(place: &Place, export: &Export<'_>) -> Self {
+        Self::launch(place, export, None)
+    }
+
+    /// With a throttle group `g` of so many requests a second.
+    pub(crate) fn start_throttled(place: &Place, export: &Export<'_>, each_second: u32) -> Self {
+        Self::launch(place, export, Some(each_second))
+    }
+
+    fn launch(place: &Place, export: &Export<'_>, each_second: Option<u32>) -> Self {
         let (socket, qmp) = (place.path("vub.sock"), place.path("qmp.sock"));
         let mut command = Command::new("qemu-storage-daemon");
+        if let Some(number) = each_second {
+            command.arg("--object").arg(format!("throttle-group,id=g,x-iops-total={number}"));
+        }
         for blockdev in export.blockdevs {
             command.args(["--blockdev", blockdev]);
         }
