@@ -50,13 +50,13 @@ impl Gauge {
     }
 }
 
-/// Waits until all are empty, at most until `deadline`; `false` then.
-pub(super) fn drain(gauges: &[Arc<Gauge>], deadline: Deadline) -> bool {
+/// Waits until all are empty, at most until `deadline` and while `there` says that the device is; `false` then.
+pub(super) fn drain(gauges: &[Arc<Gauge>], deadline: Deadline, there: impl Fn() -> bool) -> bool {
     loop {
         if gauges.iter().all(|gauge| gauge.is_empty()) {
             return true;
         }
-        if deadline.passed() {
+        if deadline.passed() || !there() {
             return false;
         }
         thread::sleep(PAUSE);

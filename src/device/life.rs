@@ -340,11 +340,12 @@ impl Device {
         if self.transport.needs_draining() {
             // Half of the time, so that some is left for the reset itself.
             life.health.set(Condition::Draining);
-            drain(&life.gauges, Deadline::after(deadline.left().unwrap_or_default() / 2));
+            let half = Deadline::after(deadline.left().unwrap_or_default() / 2);
+            drain(&life.gauges, half, || self.transport.present().is_ok());
         }
         let reset = self.transport.reset(deadline).and_then(|()| {
             // What the device had taken before it stopped it may still work on.
-            if self.transport.needs_draining() && !drain(&life.gauges, deadline) {
+            if self.transport.needs_draining() && !drain(&life.gauges, deadline, || true) {
                 return Err(deadline.timeout("requests in flight, which go on after a queue was stopped"));
             }
             Ok(())
