@@ -86,8 +86,7 @@ impl Block {
     /// The type of a `vhost-user:` device need not be said here.
     pub fn open(address: &str, options: BlockOptions) -> Result<Self> {
         let address = typed(address.parse()?, DeviceType::BLOCK);
-        let mut how = Options::default();
-        how.control_timeout = options.control_timeout;
+        let how = Options { control_timeout: options.control_timeout, ..Options::default() };
         let device = open_with(&address, how.clone())?;
         let anew: Reopen = Box::new(move || open_with(&address, how.clone()));
         let reopen = (options.reconnect == Reconnect::Retry).then_some(anew);

@@ -340,7 +340,8 @@ impl Device {
         if self.transport.needs_draining() {
             // Half of the time, so that some is left for the reset itself.
             life.health.set(Condition::Draining);
-            let half = Deadline::after(deadline.left().unwrap_or_default() / 2);
+            let half =
+                Deadline::after(deadline.left().and_then(|left| left.checked_div(2)).unwrap_or_default());
             drain(&life.gauges, half, || self.transport.present().is_ok());
         }
         let reset = self.transport.reset(deadline).and_then(|()| {

@@ -33,6 +33,14 @@ impl Drop for Place {
     }
 }
 
+/// Whether the daemon tells its front-ends of a new size: 7.2 does not, nor does its configuration change.
+pub(crate) fn tells_of_resizes() -> bool {
+    let output = Command::new("qemu-storage-daemon").arg("--version").output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let major = text.split("version ").nth(1).and_then(|rest| rest.split('.').next()?.parse::<u32>().ok());
+    major.unwrap() >= 10
+}
+
 /// One daemon that exports one block device.
 #[derive(Debug)]
 pub(crate) struct Daemon {

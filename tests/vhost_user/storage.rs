@@ -9,7 +9,7 @@ use virtio::Error;
 use virtio::drivers::{Block, BlockOptions};
 use virtio::event::Deadline;
 
-use crate::daemon::{Daemon, Export, Place, image, over_file};
+use crate::daemon::{Daemon, Export, Place, image, over_file, tells_of_resizes};
 use crate::random::Random;
 
 fn open(daemon: &Daemon, queues: u16) -> Block {
@@ -166,6 +166,12 @@ fn c16_a_resized_disk_is_told_and_used() {
     let place = Place::new();
     let daemon = start(&place, 1 << 20, 1);
     let disk = open(&daemon, 1);
+    if !tells_of_resizes() {
+        daemon.qmp(r#"{"execute":"block_resize","arguments":{"node-name":"d","size":4194304}}"#);
+        let refused = disk.write(3 << 20, &[3; 512]).unwrap_err();
+        assert!(matches!(refused.kind(), Error::OutOfBounds { size: 1_048_576, .. }), "{refused}");
+        return disk.read(0, &mut [0; 512]).unwrap();
+    }
     {
         let watch = disk.device().watch().unwrap();
         daemon.qmp(r#"{"execute":"block_resize","arguments":{"node-name":"d","size":4194304}}"#);

@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 #[path = "../vhost_user/daemon.rs"]
+#[expect(dead_code, reason = "other tests use more of it")]
 mod daemon;
 mod fail;
 #[path = "../vhost_user/random.rs"]
