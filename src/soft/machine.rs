@@ -12,6 +12,7 @@ use super::registers::{NOTIFY_DATA, Reg};
 use crate::event::{Deadline, EventFd};
 use crate::features::Features;
 use crate::mem::dma::SoftDma;
+use crate::mem::process::Process;
 use crate::sync::{Mutex, MutexGuard};
 use crate::{Error, Result};
 
@@ -217,13 +218,14 @@ impl Machine {
 pub(super) struct Running {
     pub(super) machine: Arc<Machine>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    owner: Process,
 }
 
 impl Running {
     pub(super) fn start(machine: Machine) -> Result<Arc<Self>> {
         let machine = Arc::new(machine);
         let thread = if machine.run == Run::Thread { Some(spawn(&machine)?) } else { None };
-        Ok(Arc::new(Self { machine, thread: Mutex::new(thread) }))
+        Ok(Arc::new(Self { machine, thread: Mutex::new(thread), owner: Process::current() }))
     }
 }
 
@@ -239,8 +241,12 @@ fn spawn(machine: &Arc<Machine>) -> Result<JoinHandle<()>> {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.machine.stop.store(true, Ordering::SeqCst);
         let thread = self.thread.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        // A fork's child has no such thread, and its event is the parent's.
+        if !self.owner.is_current() {
+            return core::mem::forget(thread);
+        }
+        self.machine.stop.store(true, Ordering::SeqCst);
         // Where it cannot be woken, it is left to itself.
         if let Some(thread) = thread
             && self.machine.wake.signal().is_ok()
