@@ -172,3 +172,43 @@ impl fmt::Debug for Health {
         write!(f, "Health({:?})", self.condition())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::mem::dma::SoftDma;
+    use crate::mem::space::DmaSpace;
+
+    /// Forces the order in which a queue finds no proof, the device is proven to have stopped and its quarantine is
+    /// emptied, and only then the queue's memory gets there: it would stay until the device's next reset.
+    #[test]
+    fn m2_what_goes_into_quarantine_during_the_devices_stop_comes_out_by_it() {
+        let space = DmaSpace::new(Arc::new(SoftDma::new()));
+        let health = Health::new();
+        let (looked, look) = channel();
+        let (stopped, stop) = channel();
+        thread::scope(|scope| {
+            let (space, health) = (&space, &health);
+            scope.spawn(move || {
+                health.unless_stopped(|| {
+                    looked.send(()).unwrap();
+                    // Comes only where the stop does not wait for this.
+                    let _ = stop.recv_timeout(Duration::from_millis(100));
+                    space.quarantine().hold((), 1);
+                });
+            });
+            look.recv().unwrap();
+            health.stopped(StoppedProof::confirmed(space));
+            space.quarantine().release(&StoppedProof::confirmed(space)).unwrap();
+            let _ = stopped.send(());
+        });
+        assert_eq!(space.quarantine().tally().count, 0);
+        let mut kept = false;
+        health.unless_stopped(|| kept = true);
+        assert!(!kept, "with the proof, nothing is kept");
+    }
+}

@@ -75,6 +75,8 @@ pub struct Report {
     pub broken: Option<BrokenMust>,
     /// Chains used since the device was made.
     pub chains: u64,
+    /// Accesses to its registers since it was made, by whatever driver: reads, writes, notifications.
+    pub accesses: u64,
     /// The device status.
     pub status: u8,
     /// The features that the driver accepted.
@@ -308,6 +310,7 @@ impl SoftDevice {
         Report {
             broken: core.checker.as_ref().and_then(|checker| checker.first()),
             chains: core.total,
+            accesses: self.running.machine.accesses(),
             status: core.status,
             accepted: core.accepted(),
         }

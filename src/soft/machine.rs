@@ -3,7 +3,7 @@
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::PoisonError;
 use std::thread::{Builder, JoinHandle};
 
@@ -47,6 +47,8 @@ pub(super) struct Machine {
     wake: EventFd,
     asleep: AtomicBool,
     stop: AtomicBool,
+    /// Accesses to registers, notifications too.
+    accesses: AtomicU64,
 }
 
 impl Machine {
@@ -63,6 +65,7 @@ impl Machine {
             wake: EventFd::new()?,
             asleep: AtomicBool::new(false),
             stop: AtomicBool::new(false),
+            accesses: AtomicU64::new(0),
         })
     }
 
@@ -71,9 +74,19 @@ impl Machine {
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The driver reads or writes something.
+    pub(super) fn accessed(&self) {
+        self.accesses.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn accesses(&self) -> u64 {
+        self.accesses.load(Ordering::Relaxed)
+    }
+
     /// The driver rang for the queue that `value` names. `at` is that of the notification address, in units of
     /// the multiplier, where it tells.
     pub(super) fn notify(&self, face: Face, width: u8, value: u32, at: Option<u64>) -> Result<()> {
+        self.accessed();
         if self.checked {
             let mut core = self.core();
             if let Some(mut checker) = core.checker.take() {
