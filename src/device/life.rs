@@ -296,7 +296,11 @@ impl Device {
         self.transport.set_status(status)?;
         life.phase = Phase::Running;
         life.health.set(Condition::Running);
-        let now = self.transport.status()?;
+        let now = self.transport.status().inspect_err(|error| {
+            if matches!(error.kind(), Error::DeviceGone { .. }) {
+                life.health.set(Condition::Gone);
+            }
+        })?;
         if now.contains(Status::DEVICE_NEEDS_RESET) {
             life.health.set(Condition::NeedsReset);
             return Err(Error::DeviceNeedsReset);

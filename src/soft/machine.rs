@@ -3,11 +3,13 @@
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
+use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::PoisonError;
 use std::thread::{Builder, JoinHandle};
 
 use super::core::{Core, Face};
+use super::device::Report;
 use super::registers::{NOTIFY_DATA, Reg};
 use crate::event::{Deadline, EventFd};
 use crate::features::Features;
@@ -79,8 +81,15 @@ impl Machine {
         self.accesses.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn accesses(&self) -> u64 {
-        self.accesses.load(Ordering::Relaxed)
+    pub(super) fn report(&self) -> Report {
+        let core = self.core();
+        Report {
+            broken: core.checker.as_ref().and_then(|checker| checker.first()),
+            chains: core.total,
+            accesses: self.accesses.load(Ordering::Relaxed),
+            status: core.status,
+            accepted: core.accepted(),
+        }
     }
 
     /// The driver rang for the queue that `value` names. `at` is that of the notification address, in units of
@@ -226,19 +235,30 @@ impl Machine {
     }
 }
 
+/// What a device's maker wants to look at when it has ended.
+#[derive(Default)]
+pub(super) struct AtEnd(pub(super) Option<Box<dyn FnOnce(&Report) + Send + Sync>>);
+
+impl fmt::Debug for AtEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AtEnd({})", self.0.is_some())
+    }
+}
+
 /// Keeps a device running; the last handle that drops it ends the thread.
 #[derive(Debug)]
 pub(super) struct Running {
     pub(super) machine: Arc<Machine>,
     thread: Mutex<Option<JoinHandle<()>>>,
     owner: Process,
+    at_end: AtEnd,
 }
 
 impl Running {
-    pub(super) fn start(machine: Machine) -> Result<Arc<Self>> {
+    pub(super) fn start(machine: Machine, at_end: AtEnd) -> Result<Arc<Self>> {
         let machine = Arc::new(machine);
         let thread = if machine.run == Run::Thread { Some(spawn(&machine)?) } else { None };
-        Ok(Arc::new(Self { machine, thread: Mutex::new(thread), owner: Process::current() }))
+        Ok(Arc::new(Self { machine, thread: Mutex::new(thread), owner: Process::current(), at_end }))
     }
 }
 
@@ -265,6 +285,9 @@ impl Drop for Running {
             && self.machine.wake.signal().is_ok()
         {
             let _ = thread.join();
+        }
+        if let Some(look) = self.at_end.0.take() {
+            look(&self.machine.report());
         }
     }
 }

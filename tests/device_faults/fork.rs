@@ -93,8 +93,7 @@ each!(m6_every_call_in_a_forks_child_is_refused_and_nothing_is_touched(way) on a
 
 each!(m6_what_is_dropped_in_a_forks_child_touches_neither_device_nor_memory(way) on all {
     for run in [Run::Inline, Run::Thread] {
-        let builder = console().interface(way.interface).byte_order(way.order).checked(true).run(run);
-        let soft = builder.build().unwrap();
+        let soft = checked(console().interface(way.interface).byte_order(way.order).run(run));
         let device = negotiated(way, &soft).unwrap();
         let mut queues = start(&device).unwrap();
         let pool = device.pool(2, 64).unwrap();
