@@ -174,6 +174,7 @@ impl fmt::Debug for Health {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail")]
 mod tests {
     use std::sync::mpsc::channel;
     use std::thread;

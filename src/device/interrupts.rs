@@ -45,7 +45,8 @@ impl Hub {
         if let Some((event, read_cause)) = &self.shared
             && event.drain()?
         {
-            let (mut queue, mut config) = (true, true);
+            // A vector tells nothing but that it is not the configuration's, where that has one of its own.
+            let (mut queue, mut config) = (true, self.config.is_none());
             if *read_cause {
                 match self.transport.isr() {
                     Ok(cause) => (queue, config) = (cause.queue, cause.config),

@@ -235,9 +235,12 @@ impl Machine {
     }
 }
 
-/// What a device's maker wants to look at when it has ended.
+/// What is called with a device's report.
+pub(super) type Look = Box<dyn FnOnce(&Report) + Send + Sync>;
+
+/// What a device's maker wants to have called when it has ended.
 #[derive(Default)]
-pub(super) struct AtEnd(pub(super) Option<Box<dyn FnOnce(&Report) + Send + Sync>>);
+pub(super) struct AtEnd(pub(super) Option<Look>);
 
 impl fmt::Debug for AtEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
