@@ -55,6 +55,12 @@ impl Device {
 
     /// Starts to watch for events.
     pub fn watch(&self) -> Result<Watch<'_>> {
+        Ok(Watch { device: self, wake: self.wake()? })
+    }
+
+    /// What [`Device::watch`] waits on, for whoever brings an event loop of his own: its descriptor is readable when
+    /// [`Device::events`] may have something to tell. Good until the next reset.
+    pub fn wake(&self) -> Result<Wake> {
         let (hub, health) = {
             let life = self.lock();
             (life.wiring.hub.clone(), life.health.clone())
@@ -64,7 +70,7 @@ impl Device {
             None => EventFd::new()?,
         };
         health.add_waker(&own);
-        Ok(Watch { device: self, wake: Wake::new(own, hub)? })
+        Wake::new(own, hub)
     }
 }
 

@@ -94,7 +94,7 @@ impl Port for QueuePort {
 /// flight ends once, as [`Error::Indeterminate`] with its token; from then on every call gives the error that
 /// tells what became of the device.
 pub struct Queue<B: Lease + Send + 'static> {
-    /// `None` once the device is no more.
+    /// `None` once the device is no more, or the use of the queue has ended.
     ring: Option<Ring<B>>,
     port: Arc<QueuePort>,
     space: DmaSpace,
@@ -209,7 +209,18 @@ impl<B: Lease + Send + 'static> Queue<B> {
         if self.show()? { self.port.ring() } else { Ok(()) }
     }
 
-    /// Shows what was added to the device; answers whether it wants to be notified.
+    /// Shows what was added to the device; answers whether it wants to be notified, for whoever sends that himself
+    /// (fault M15 as with [`Queue::notify`]).
+    #[inline]
+    pub fn publish(&mut self) -> Result<bool> {
+        self.show()
+    }
+
+    /// In which condition the device is, as far as the queue knows.
+    pub fn condition(&self) -> Condition {
+        self.health.condition()
+    }
+
     #[inline]
     fn show(&mut self) -> Result<bool> {
         let condition = self.health.condition();
@@ -241,7 +252,11 @@ impl<B: Lease + Send + 'static> Queue<B> {
                 Err(_) => over = true,
             }
         }
-        if over { Err(self.end()) } else { Ok(None) }
+        match over {
+            true => Err(self.end()),
+            false if self.ring.is_none() => Err(Error::Closed { what: "queue" }),
+            false => Ok(None),
+        }
     }
 
     /// The device is no more: tells of one request that was in flight, or of the end.
@@ -352,6 +367,16 @@ impl<B: Lease + Send + 'static> Queue<B> {
     pub fn disable_interrupts(&mut self) {
         if let Some(ring) = &mut self.ring {
             ring.disable_interrupts();
+        }
+    }
+
+    /// Ends the use of the queue, as dropping it does, for whoever has to keep the value: what is in flight goes home
+    /// if the device was proven to have stopped, and else into the device's quarantine. Every later call answers
+    /// [`Error::Closed`].
+    pub fn end_use(&mut self) {
+        if let Some(ring) = self.ring.take() {
+            self.counters = ring.counters();
+            self.put_away(ring);
         }
     }
 

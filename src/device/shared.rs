@@ -9,6 +9,7 @@
 //! anybody sleeps, or while a caller's code runs, but for [`Shared::with`] and the iterators given to `add`.
 
 use core::fmt;
+use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 use std::sync::PoisonError;
 
@@ -36,14 +37,22 @@ pub struct Shared<L: Lane> {
     port: Arc<L::Port>,
     state: Mutex<State<L>>,
     changed: Condvar,
-    spin: Duration,
+    /// In nanoseconds.
+    spin: AtomicU64,
 }
 
 impl<L: Lane> Shared<L> {
     /// Shares a queue. `spin` is how long the reaper looks at the ring before it sleeps.
     pub fn new(lane: L, spin: Duration) -> Self {
         let state = State::new(lane);
-        Self { port: state.lane.port(), state: Mutex::new(state), changed: Condvar::new(), spin }
+        let shared = Self {
+            port: state.lane.port(),
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            spin: AtomicU64::new(0),
+        };
+        shared.set_spin(spin);
+        shared
     }
 
     fn lock(&self) -> MutexGuard<'_, State<L>> {
@@ -194,6 +203,9 @@ impl<L: Lane> Shared<L> {
     pub fn pop(&self) -> Result<Option<Used<L::Buf>>> {
         let mut state = self.lock();
         state.check_open()?;
+        if state.is_alone() {
+            return state.lane.pop();
+        }
         if let Some(result) = state.any() {
             return result.map(Some);
         }
@@ -203,6 +215,33 @@ impl<L: Lane> Shared<L> {
             self.tell(&mut state);
         }
         result.transpose()
+    }
+
+    /// Takes the completion of one request, if it has come; what comes before it is kept for its owners. Errors as
+    /// [`Shared::wait`].
+    pub fn try_wait(&self, token: Token) -> Result<Option<Used<L::Buf>>> {
+        let mut state = self.lock();
+        if state.is_alone()
+            && let Some(used) = state.lane.pop()?
+        {
+            if used.token == token {
+                return Ok(Some(used));
+            }
+            state.keep(used);
+        }
+        if let Some(used) = state.claim(token)? {
+            return Ok(Some(used));
+        }
+        let drained = state.drain();
+        let result = state.fetch(token);
+        state.disclaim(token);
+        if state.has_news() {
+            self.tell(&mut state);
+        }
+        match result {
+            Some(result) => result.map(Some),
+            None => drained.map(|_| None),
+        }
     }
 
     /// Ends the use of the queue: everybody who waits gets [`Error::Closed`] at once, and so does every later
@@ -243,6 +282,43 @@ impl<L: Lane> Shared<L> {
         if !mutant!(CloseNoWake) {
             self.port.wake();
         }
+    }
+
+    /// Runs `work` on the queue, under its lock, if it is open and nobody waits for room: for adding in ways that
+    /// [`Shared::try_add`] does not know. It must not wait, nor take completions.
+    ///
+    /// [`Error::Closed`]; [`Error::QueueFull`] where others wait for room.
+    #[inline]
+    pub fn with_open<T>(&self, work: impl FnOnce(&mut L) -> Result<T>) -> Result<T> {
+        let mut state = self.lock();
+        state.check_open()?;
+        if !state.line.is_empty() {
+            return Err(Error::QueueFull { queue: state.lane.index(), need: 0, free: 0 });
+        }
+        work(&mut state.lane)
+    }
+
+    /// As [`Shared::with_open`], and [`Shared::notify`] after it, with the lock taken once. What `work` answers is
+    /// lost where the notification fails.
+    #[inline]
+    pub fn send<T>(&self, work: impl FnOnce(&mut L) -> Result<T>) -> Result<T> {
+        let (done, ring) = self.with_open(|lane| Ok((work(lane)?, lane.publish()?)))?;
+        if ring {
+            self.port.ring()?;
+        }
+        Ok(done)
+    }
+
+    /// Notifies the device, whether it wants that or not.
+    pub fn kick(&self) -> Result<()> {
+        self.lock().check_open()?;
+        self.port.ring()
+    }
+
+    /// How long the reaper looks at the ring before it sleeps, from the next wait on.
+    pub fn set_spin(&self, spin: Duration) {
+        let nanos = u64::try_from(spin.as_nanos()).unwrap_or(u64::MAX);
+        self.spin.store(nanos, Ordering::Relaxed);
     }
 
     /// Runs `look` on the queue, under its lock: for counters and the like. It must not wait.
@@ -361,7 +437,8 @@ impl<L: Lane> Shared<L> {
         mut state: MutexGuard<'a, State<L>>,
         deadline: Deadline,
     ) -> (MutexGuard<'a, State<L>>, Result<usize>) {
-        let budget = Deadline::after(deadline.left().map_or(self.spin, |left| left.min(self.spin)));
+        let spin = Duration::from_nanos(self.spin.load(Ordering::Relaxed));
+        let budget = Deadline::after(deadline.left().map_or(spin, |left| left.min(spin)));
         let told = state.told();
         // What others reaped and told of may be what this waiter waits for.
         while !budget.passed() && !state.closed && state.told() == told {
@@ -386,7 +463,7 @@ impl<L: Lane> Shared<L> {
         state: MutexGuard<'a, State<L>>,
         _deadline: Deadline,
     ) -> (MutexGuard<'a, State<L>>, Result<usize>) {
-        let _ = self.spin;
+        let _ = &self.spin;
         (state, Ok(0))
     }
 

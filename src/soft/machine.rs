@@ -217,13 +217,15 @@ impl Machine {
 pub(super) struct Running {
     pub(super) machine: Arc<Machine>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    /// The process that has the thread: the child of a fork does not.
+    process: u32,
 }
 
 impl Running {
     pub(super) fn start(machine: Machine) -> Result<Arc<Self>> {
         let machine = Arc::new(machine);
         let thread = if machine.run == Run::Thread { Some(spawn(&machine)?) } else { None };
-        Ok(Arc::new(Self { machine, thread: Mutex::new(thread) }))
+        Ok(Arc::new(Self { machine, thread: Mutex::new(thread), process: std::process::id() }))
     }
 }
 
@@ -239,6 +241,10 @@ fn spawn(machine: &Arc<Machine>) -> Result<JoinHandle<()>> {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        // The child would wait for a thread that it does not have, and wake the parent's.
+        if std::process::id() != self.process {
+            return;
+        }
         self.machine.stop.store(true, Ordering::SeqCst);
         let thread = self.thread.get_mut().unwrap_or_else(PoisonError::into_inner).take();
         // Where it cannot be woken, it is left to itself.

@@ -59,6 +59,20 @@ impl<L: Lane> State<L> {
         if self.closed { Err(Error::Closed { what: "queue" }) } else { Ok(()) }
     }
 
+    /// Whether completions can go straight to whoever asks: nobody waits for one, or for room, and none is kept.
+    pub(super) fn is_alone(&self) -> bool {
+        !self.closed
+            && self.done.is_empty()
+            && self.claimed.is_empty()
+            && self.line.is_empty()
+            && !self.reaping
+    }
+
+    /// Keeps a completion for whoever it is.
+    pub(super) fn keep(&mut self, used: Used<L::Buf>) {
+        self.store(used.token, Ok(used));
+    }
+
     fn store(&mut self, token: Token, result: Result<Used<L::Buf>>) {
         let number = self.reaped;
         self.reaped = number.wrapping_add(1);

@@ -15,7 +15,7 @@ use super::lane::{Lane, Make};
 use super::limits::{EraseLimits, Limits};
 use super::split::{Ranges, SECTOR, Shape, Transfers};
 use crate::device::{Device, Events, QueueConfig};
-use crate::drivers::agree;
+use crate::drivers::{Between, agree};
 use crate::features::Features;
 use crate::mem::pool::DmaBuf;
 use crate::queue::Counters;
@@ -61,6 +61,8 @@ pub struct BlockOptions {
     pub window: u32,
     /// Whether answers are announced by interrupts; else the queues are polled.
     pub interrupts: bool,
+    /// What is called during waits.
+    pub between: Between,
 }
 
 impl Default for BlockOptions {
@@ -72,6 +74,7 @@ impl Default for BlockOptions {
             chunk: 128 << 10,
             window: 2 << 20,
             interrupts: true,
+            between: Between::default(),
         }
     }
 }
@@ -464,8 +467,9 @@ fn lanes(device: &Device, options: &BlockOptions, limits: &Limits) -> Result<(Bo
         });
     }
     let shape = Shape::new(options.chunk, limits.size_max, limits.seg_max, places, limits.block_size);
-    let make = Make { shape, window: options.window, timeout: options.timeout };
-    let lanes = queues.into_iter().map(|queue| Lane::new(device, queue, make).map(Mutex::new));
+    let make =
+        Make { shape, window: options.window, timeout: options.timeout, between: options.between.clone() };
+    let lanes = queues.into_iter().map(|queue| Lane::new(device, queue, &make).map(Mutex::new));
     Ok((lanes.collect::<Result<_>>()?, shape))
 }
 

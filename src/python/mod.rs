@@ -1,0 +1,57 @@
+//! The Python face: classes over the crate's types, and no protocol logic. The only code that names PyO3.
+//!
+//! Classes are frozen and their insides `Sync`: threads may share every object, with or without the GIL.
+//! - What is short (add, publish, pop) stays attached to the interpreter; whatever may wait detaches.
+//! - No Python code runs, and no Python object is dropped, while a lock of this crate is held; what the rings hold in
+//!   flight are [`DmaBuf`](crate::mem::pool::DmaBuf)s, which know nothing of Python.
+//! - Exceptions are made at one place: `error.rs`.
+#![cfg(not(loom))]
+
+mod block;
+mod buffer;
+mod device;
+mod entropy;
+mod error;
+mod features;
+mod find;
+mod fork;
+mod memory;
+mod queue;
+mod used;
+mod wait;
+
+use pyo3::prelude::*;
+
+/// The compiled part of the package `virtio`, which re-exports what is of use.
+#[pymodule(gil_used = false)]
+mod _virtio {
+    use pyo3::prelude::*;
+
+    #[pymodule_export]
+    use super::block::Block;
+    #[pymodule_export]
+    use super::buffer::{Buffer, Pool, Region};
+    #[pymodule_export]
+    use super::device::{Device, open};
+    #[pymodule_export]
+    use super::entropy::Entropy;
+    #[pymodule_export]
+    use super::features::{Features, tables};
+    #[pymodule_export]
+    use super::find::{DeviceInfo, Found, find};
+    #[pymodule_export]
+    use super::queue::Queue;
+    #[pymodule_export]
+    use super::used::{Events, Used};
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+        super::fork::watch(module)
+    }
+}
+
+/// A name of one of the package's Python modules.
+fn of_package<'py>(py: Python<'py>, module: &str, name: &str) -> PyResult<Bound<'py, PyAny>> {
+    py.import(module)?.getattr(name)
+}
