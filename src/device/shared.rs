@@ -20,6 +20,7 @@ use crate::queue::Token;
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard, mutant};
 use crate::{Error, Result};
 
+mod direct;
 mod pace;
 mod state;
 
@@ -217,33 +218,6 @@ impl<L: Lane> Shared<L> {
         result.transpose()
     }
 
-    /// Takes the completion of one request, if it has come; what comes before it is kept for its owners. Errors as
-    /// [`Shared::wait`].
-    pub fn try_wait(&self, token: Token) -> Result<Option<Used<L::Buf>>> {
-        let mut state = self.lock();
-        if state.is_alone()
-            && let Some(used) = state.lane.pop()?
-        {
-            if used.token == token {
-                return Ok(Some(used));
-            }
-            state.keep(used);
-        }
-        if let Some(used) = state.claim(token)? {
-            return Ok(Some(used));
-        }
-        let drained = state.drain();
-        let result = state.fetch(token);
-        state.disclaim(token);
-        if state.has_news() {
-            self.tell(&mut state);
-        }
-        match result {
-            Some(result) => result.map(Some),
-            None => drained.map(|_| None),
-        }
-    }
-
     /// Ends the use of the queue: everybody who waits gets [`Error::Closed`] at once, and so does every later
     /// call. The queue itself, and what is in flight, end when this value is dropped.
     pub fn close(&self) {
@@ -282,43 +256,6 @@ impl<L: Lane> Shared<L> {
         if !mutant!(CloseNoWake) {
             self.port.wake();
         }
-    }
-
-    /// Runs `work` on the queue, under its lock, if it is open and nobody waits for room: for adding in ways that
-    /// [`Shared::try_add`] does not know. It must not wait, nor take completions.
-    ///
-    /// [`Error::Closed`]; [`Error::QueueFull`] where others wait for room.
-    #[inline]
-    pub fn with_open<T>(&self, work: impl FnOnce(&mut L) -> Result<T>) -> Result<T> {
-        let mut state = self.lock();
-        state.check_open()?;
-        if !state.line.is_empty() {
-            return Err(Error::QueueFull { queue: state.lane.index(), need: 0, free: 0 });
-        }
-        work(&mut state.lane)
-    }
-
-    /// As [`Shared::with_open`], and [`Shared::notify`] after it, with the lock taken once. What `work` answers is
-    /// lost where the notification fails.
-    #[inline]
-    pub fn send<T>(&self, work: impl FnOnce(&mut L) -> Result<T>) -> Result<T> {
-        let (done, ring) = self.with_open(|lane| Ok((work(lane)?, lane.publish()?)))?;
-        if ring {
-            self.port.ring()?;
-        }
-        Ok(done)
-    }
-
-    /// Notifies the device, whether it wants that or not.
-    pub fn kick(&self) -> Result<()> {
-        self.lock().check_open()?;
-        self.port.ring()
-    }
-
-    /// How long the reaper looks at the ring before it sleeps, from the next wait on.
-    pub fn set_spin(&self, spin: Duration) {
-        let nanos = u64::try_from(spin.as_nanos()).unwrap_or(u64::MAX);
-        self.spin.store(nanos, Ordering::Relaxed);
     }
 
     /// Runs `look` on the queue, under its lock: for counters and the like. It must not wait.

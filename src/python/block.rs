@@ -10,7 +10,7 @@ use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyMemoryView};
 
-use super::buffer::{Buffer, Pool, Region};
+use super::buffer::{Buffer, Numbers, Pool, Region};
 use super::features::Features;
 use super::fork::Born;
 use super::memory::{Flow, Memory, Pools};
@@ -19,6 +19,7 @@ use super::{error, of_package, wait};
 use crate::address::Address;
 use crate::device::Options;
 use crate::drivers::{self, Between, BlockOptions};
+use crate::mem::pool::DmaBuf;
 use crate::{Error, Result};
 
 std::thread_local! {
@@ -98,6 +99,17 @@ impl Block {
     }
 }
 
+fn offsets_of(array: &Bound<'_, PyAny>) -> PyResult<Vec<u64>> {
+    let numbers = Numbers::of(array, false)?;
+    Ok((0..numbers.rows()).filter_map(|row| numbers.get(row, 0)).collect())
+}
+
+/// The first buffers of a pool, for their flight.
+fn take_first(pool: &Pool, count: usize, flow: Flow) -> Result<Vec<DmaBuf>> {
+    let count = u32::try_from(count).unwrap_or(u32::MAX);
+    (0..count).map(|index| pool.memory.take(index, flow)).collect()
+}
+
 #[pymethods]
 impl Block {
     /// Opens the block device at an address and sets it up. `timeout` limits the wait for each answer, in seconds;
@@ -119,12 +131,11 @@ impl Block {
             return Err(PyValueError::new_err("reconnect= knows \"fail\" only, in this version"));
         }
         let address: Address = address.parse()?;
-        let mut options = Options::default();
-        options.control_timeout = wait::longest(Some(control_timeout))?;
-        let mut block = BlockOptions::default();
-        (block.queues, block.queue_size) = (queues, queue_size);
-        block.timeout = wait::longest(timeout)?;
-        block.between = Between::new(wait::look_after_signals);
+        let control_timeout = wait::longest(Some(control_timeout))?;
+        let options = Options { control_timeout, ..Options::default() };
+        let timeout = wait::longest(timeout)?;
+        let between = Between::new(wait::look_after_signals);
+        let block = BlockOptions { queues, queue_size, timeout, between, ..BlockOptions::default() };
         let made = py.detach(|| drivers::Block::new(crate::open_with(&address, options)?, block));
         Ok(Self { disk: made.map_err(error::opening)?, pools: Arc::default(), born: Born::now() })
     }
@@ -168,6 +179,40 @@ impl Block {
         let bytes = data.bytes();
         self.run(py, |disk| disk.write(offset, bytes))?;
         Ok(bytes.len())
+    }
+
+    /// Reads many pieces, in flight together: the one at offsets[n] into buffer n of `out`, a pool of this device
+    /// (without a copy), or into row n of any other buffer with as many equal rows. `offsets` is an array of integers.
+    fn read_many(&self, py: Python<'_>, offsets: &Bound<'_, PyAny>, out: &Bound<'_, PyAny>) -> PyResult<()> {
+        let offsets = offsets_of(offsets)?;
+        if let Ok(pool) = out.cast::<Pool>() {
+            let bufs = take_first(pool.get(), offsets.len(), Flow::Writable)?;
+            return self.run(py, |disk| disk.read_many_into(&offsets, bufs));
+        }
+        let to = bytes_of(out)?;
+        if to.readonly() {
+            return Err(PyValueError::new_err("the buffer to read into is read-only"));
+        }
+        let mut bytes = alloc::vec![0; to.len_bytes()];
+        self.run(py, |disk| disk.read_many(&offsets, &mut bytes))?;
+        to.copy_from_slice(py, &bytes)
+    }
+
+    /// The opposite of read_many(): what overlaps is written in no particular order.
+    fn write_many(
+        &self,
+        py: Python<'_>,
+        offsets: &Bound<'_, PyAny>,
+        data: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        let offsets = offsets_of(offsets)?;
+        if let Ok(pool) = data.cast::<Pool>() {
+            let bufs = take_first(pool.get(), offsets.len(), Flow::Readable)?;
+            return self.run(py, |disk| disk.write_many_from(&offsets, bufs));
+        }
+        let data = Data::of(data)?;
+        let bytes = data.bytes();
+        self.run(py, |disk| disk.write_many(&offsets, bytes))
     }
 
     /// Makes all writes that were done before permanent.

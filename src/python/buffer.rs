@@ -7,9 +7,11 @@
 use alloc::string::String;
 use alloc::sync::Arc;
 use core::ffi::{c_int, c_void};
+use core::marker::PhantomData;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
-use pyo3::exceptions::{PyBufferError, PyIndexError, PyValueError};
+use pyo3::buffer::PyUntypedBuffer;
+use pyo3::exceptions::{PyBufferError, PyIndexError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 
@@ -194,6 +196,94 @@ impl Pool {
     /// # Safety
     /// Called by CPython with what `__getbuffer__` filled, which owns nothing.
     unsafe fn __releasebuffer__(&self, _view: *mut ffi::Py_buffer) {}
+}
+
+/// Numbers in an array of Python's (`array.array`, numpy), one or two dimensions of 2, 4 or 8 bytes each, read and
+/// written in place: no object is made of any. The array's memory is its own business: every access is an unaligned
+/// one by value.
+pub(super) struct Numbers<'py> {
+    // Holds the export, so that the array can neither move nor go.
+    buffer: PyUntypedBuffer,
+    rows: usize,
+    columns: usize,
+    width: usize,
+    held: PhantomData<Python<'py>>,
+}
+
+impl<'py> Numbers<'py> {
+    /// Over an array; with `write` it must not be read-only.
+    pub(super) fn of(array: &Bound<'py, PyAny>, write: bool) -> PyResult<Self> {
+        let buffer = PyUntypedBuffer::get(array)?;
+        let format = buffer.format().to_bytes();
+        let format = format.strip_prefix(b"@").or(format.strip_prefix(b"=")).unwrap_or(format);
+        let width = buffer.item_size();
+        let integers =
+            matches!(format, [b'h' | b'H' | b'i' | b'I' | b'l' | b'L' | b'q' | b'Q' | b'n' | b'N']);
+        if !integers || !matches!(width, 2 | 4 | 8) || !buffer.is_c_contiguous() {
+            return Err(PyTypeError::new_err(
+                "numbers are given in contiguous arrays of integers of 2, 4 or 8 bytes, such as array('Q')",
+            ));
+        }
+        if write && buffer.readonly() {
+            return Err(PyTypeError::new_err("an array that is filled must not be read-only"));
+        }
+        let (rows, columns) = match *buffer.shape() {
+            [rows] => (rows, 1),
+            [rows, columns] => (rows, columns),
+            _ => return Err(PyTypeError::new_err("arrays of numbers have one or two dimensions")),
+        };
+        Ok(Self { buffer, rows, columns, width, held: PhantomData })
+    }
+
+    pub(super) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub(super) fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// Where a number lies; `None` outside the array.
+    #[inline]
+    fn at(&self, row: usize, column: usize) -> Option<*mut u8> {
+        let inside = row < self.rows && column < self.columns;
+        // Cannot overflow: the array lies in memory.
+        let item = row.wrapping_mul(self.columns).wrapping_add(column);
+        inside.then(|| self.buffer.buf_ptr().cast::<u8>().wrapping_add(item.wrapping_mul(self.width)))
+    }
+
+    /// The number at a place, as unsigned: a negative one is a large one, which names nothing.
+    #[inline]
+    pub(super) fn get(&self, row: usize, column: usize) -> Option<u64> {
+        let at = self.at(row, column)?;
+        Some(match self.width {
+            // SAFETY: inside the array, whose items have this width; the export keeps it where it is.
+            8 => unsafe { at.cast::<u64>().read_unaligned() },
+            // SAFETY: as above.
+            4 => u64::from(unsafe { at.cast::<u32>().read_unaligned() }),
+            // SAFETY: as above.
+            _ => u64::from(unsafe { at.cast::<u16>().read_unaligned() }),
+        })
+    }
+
+    /// Writes a number's low bits to a place. Only for arrays that were taken to write.
+    #[inline]
+    pub(super) fn set(&self, row: usize, column: usize, value: u64) {
+        let Some(at) = self.at(row, column) else { return };
+        match self.width {
+            // SAFETY: inside the array, whose items have this width and may be written; the export keeps it.
+            8 => unsafe { at.cast::<u64>().write_unaligned(value) },
+            // SAFETY: as above.
+            4 => unsafe { at.cast::<u32>().write_unaligned(value as u32) },
+            // SAFETY: as above.
+            _ => unsafe { at.cast::<u16>().write_unaligned(value as u16) },
+        }
+    }
+
+    /// Whether whole tokens fit.
+    pub(super) fn holds_tokens(&self) -> bool {
+        self.width == 8
+    }
 }
 
 fn fileno(region: &DmaRegion) -> PyResult<RawFd> {

@@ -36,10 +36,8 @@ pub(super) fn open(
     interrupts: bool,
 ) -> PyResult<Device> {
     let address: Address = address.parse()?;
-    let mut options = Options::default();
-    options.control_timeout = wait::longest(Some(control_timeout))?;
-    options.strict = strict;
-    options.interrupts = interrupts;
+    let control_timeout = wait::longest(Some(control_timeout))?;
+    let options = Options { control_timeout, strict, interrupts, ..Options::default() };
     let device = py.detach(|| crate::open_with(&address, options)).map_err(error::opening)?;
     Ok(Device::new(device))
 }
@@ -165,8 +163,7 @@ impl Device {
         interrupts: bool,
     ) -> PyResult<Queue> {
         self.check()?;
-        let mut config = QueueConfig::default();
-        (config.size, config.indirect, config.interrupts) = (size, indirect, interrupts);
+        let config = QueueConfig { size, indirect, interrupts, ..QueueConfig::default() };
         let queue = py.detach(|| self.inner.take_queue(index, config))?;
         let inner = Arc::new(Inner::new(queue, Arc::clone(&self.inner), Arc::clone(&self.pools)));
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);

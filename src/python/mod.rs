@@ -7,6 +7,7 @@
 //! - Exceptions are made at one place: `error.rs`.
 #![cfg(not(loom))]
 
+mod batch;
 mod block;
 mod buffer;
 mod device;
@@ -28,26 +29,26 @@ mod _virtio {
     use pyo3::prelude::*;
 
     #[pymodule_export]
-    use super::block::Block;
+    use crate::python::block::Block;
     #[pymodule_export]
-    use super::buffer::{Buffer, Pool, Region};
+    use crate::python::buffer::{Buffer, Pool, Region};
     #[pymodule_export]
-    use super::device::{Device, open};
+    use crate::python::device::{Device, open};
     #[pymodule_export]
-    use super::entropy::Entropy;
+    use crate::python::entropy::Entropy;
     #[pymodule_export]
-    use super::features::{Features, tables};
+    use crate::python::features::{Features, tables};
     #[pymodule_export]
-    use super::find::{DeviceInfo, Found, find};
+    use crate::python::find::{DeviceInfo, Found, find};
     #[pymodule_export]
-    use super::queue::Queue;
+    use crate::python::queue::Queue;
     #[pymodule_export]
-    use super::used::{Events, Used};
+    use crate::python::used::{Events, Used};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
-        super::fork::watch(module)
+        crate::python::fork::watch(module)
     }
 }
 

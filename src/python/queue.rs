@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
+use super::batch;
 use super::buffer::Buffer;
 use super::fork::Born;
 use super::memory::{Flow, Pools};
@@ -237,6 +238,35 @@ impl Queue {
         let deadline = wait::deadline(timeout)?;
         let used = py.detach(|| inner.shared.wait_with(token, deadline, wait::look_after_signals));
         Ok(inner.located(used)?.written)
+    }
+
+    /// Adds many chains at once. `readable_slots` and `writable_slots` are arrays of buffers' numbers (Buffer.slot,
+    /// Pool.first): one number for each chain, or as many as the array has columns; several arrays side by side are
+    /// given as a tuple. `tokens`, an array of 8-byte integers, takes the chains' tokens. Answers how many were added:
+    /// fewer than asked for where the queue is full, or where a chain further on is refused; the error is raised where
+    /// it is the first one that is. The device sees them with the next notify().
+    #[pyo3(signature = (readable_slots=None, writable_slots=None, tokens=None))]
+    fn add_many(
+        &self,
+        readable_slots: Option<&Bound<'_, PyAny>>,
+        writable_slots: Option<&Bound<'_, PyAny>>,
+        tokens: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<usize> {
+        batch::add_many(&self.inner, readable_slots, writable_slots, tokens)
+    }
+
+    /// Waits for requests that are done and that nobody else waits for, and takes all there are, at most as many as
+    /// the arrays have room for: their tokens, and how many bytes the device says it wrote to each. Answers how many
+    /// they are, one at least.
+    #[pyo3(signature = (tokens, written=None, timeout=None))]
+    fn get_many(
+        &self,
+        py: Python<'_>,
+        tokens: &Bound<'_, PyAny>,
+        written: Option<&Bound<'_, PyAny>>,
+        timeout: Option<f64>,
+    ) -> PyResult<usize> {
+        batch::get_many(py, &self.inner, tokens, written, timeout)
     }
 
     /// Asks for an event with the next request that is done; answers whether one is done already, which must be taken

@@ -69,8 +69,8 @@ impl<L: Lane> State<L> {
     }
 
     /// Keeps a completion for whoever it is.
-    pub(super) fn keep(&mut self, used: Used<L::Buf>) {
-        self.store(used.token, Ok(used));
+    pub(super) fn keep(&mut self, token: Token, result: Result<Used<L::Buf>>) {
+        self.store(token, result);
     }
 
     fn store(&mut self, token: Token, result: Result<Used<L::Buf>>) {
