@@ -224,10 +224,16 @@ impl<L: Lane> Shared<L> {
         if mutant!(CloseLate) {
             self.wake_all();
         }
-        self.lock().closed = true;
+        let kept = {
+            let mut state = self.lock();
+            state.closed = true;
+            state.take_kept()
+        };
         if !mutant!(CloseLate) {
             self.wake_all();
         }
+        // Their buffers go home, which is not to happen under the lock.
+        drop(kept);
     }
 
     /// How many wait for room.

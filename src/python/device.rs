@@ -181,7 +181,11 @@ impl Device {
     /// Resets the device, for another negotiate(). What was in flight ends once as IndeterminateError.
     fn reset(&self, py: Python<'_>) -> PyResult<()> {
         self.check()?;
-        py.detach(|| self.inner.reset())?;
+        py.detach(|| {
+            let reset = self.inner.reset();
+            self.live().iter().for_each(|queue| queue.shared.settle());
+            reset
+        })?;
         self.wake.lock().unwrap_or_else(PoisonError::into_inner).take();
         Ok(())
     }

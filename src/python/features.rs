@@ -40,19 +40,26 @@ impl Features {
 /// A set as Python code says it: flags or'ed together, a `Features`, a number, or several of them.
 pub(super) fn set(given: Option<&Bound<'_, PyAny>>) -> PyResult<features::Features> {
     let Some(given) = given else { return Ok(features::Features::EMPTY) };
+    if let Some(one) = one(given)? {
+        return Ok(one);
+    }
+    let wrong = || PyTypeError::new_err("features are flags such as Feature.EVENT_IDX, or several of them");
+    let several = given.try_iter().map_err(|_| wrong())?;
+    several.map(|each| one(&each?)?.ok_or_else(wrong)).collect()
+}
+
+/// The same without "several": else a string would be several strings, without end.
+fn one(given: &Bound<'_, PyAny>) -> PyResult<Option<features::Features>> {
     if let Ok(own) = given.cast::<Features>() {
-        return Ok(features::Features(own.get().bits));
+        return Ok(Some(features::Features(own.get().bits)));
     }
-    if given.is_instance_of::<PyInt>() {
-        let bits = given.extract::<u128>();
-        return bits.map(features::Features).map_err(|_| {
-            PyValueError::new_err("feature bits are a number of 128 bits: flags such as Feature.EVENT_IDX")
-        });
+    if !given.is_instance_of::<PyInt>() {
+        return Ok(None);
     }
-    let Ok(several) = given.try_iter() else {
-        return Err(PyTypeError::new_err("features are flags such as Feature.EVENT_IDX, or several of them"));
-    };
-    several.map(|one| set(Some(&one?))).collect()
+    let bits = given.extract::<u128>().map(features::Features).map(Some);
+    bits.map_err(|_| {
+        PyValueError::new_err("feature bits are a number of 128 bits: flags such as Feature.EVENT_IDX")
+    })
 }
 
 #[pymethods]

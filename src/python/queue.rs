@@ -237,7 +237,15 @@ impl Queue {
         }
         let deadline = wait::deadline(timeout)?;
         let used = py.detach(|| inner.shared.wait_with(token, deadline, wait::look_after_signals));
-        Ok(inner.located(used)?.written)
+        let late = matches!(used, Err(Error::Timeout { .. }));
+        match inner.located(used) {
+            Ok(used) => Ok(used.written),
+            Err(error) if late => {
+                error.value(py).setattr("token", token.into_raw())?;
+                Err(error)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Adds many chains at once. `readable_slots` and `writable_slots` are arrays of buffers' numbers (Buffer.slot,

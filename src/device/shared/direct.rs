@@ -67,6 +67,15 @@ impl<L: Lane> Shared<L> {
         }
     }
 
+    /// Looks after the device's end: what was in flight goes home, and its owners are told, without anybody asking.
+    /// Completions that are there are kept, as every wait keeps them.
+    pub fn settle(&self) {
+        let mut state = self.lock();
+        // What went wrong is for the next call to tell.
+        let _ = state.drain();
+        self.tell(&mut state);
+    }
+
     /// Runs `work` on the queue, under its lock, if it is open and nobody waits for room: for adding in ways that
     /// [`Shared::try_add`] does not know. It must not wait, nor take completions.
     ///

@@ -101,6 +101,13 @@ impl<L: Lane> State<L> {
         self.fetch(token)
     }
 
+    /// What was reaped and not fetched, at the end of the queue: nobody can ask for it any more.
+    pub(super) fn take_kept(&mut self) -> impl Sized + use<L> {
+        self.unclaimed.clear();
+        (self.told, self.untold) = (self.reaped, 0);
+        core::mem::take(&mut self.done)
+    }
+
     /// Takes what the device has used; answers how many completions that were.
     pub(super) fn drain(&mut self) -> Result<usize> {
         let mut found = 0usize;
