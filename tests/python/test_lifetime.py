@@ -393,7 +393,7 @@ def test_m14_a_subinterpreter_is_refused() -> None:
         try:
             import virtio
         except ImportError as error:
-            print("refused")
+            print("refused", flush=True)
         '''
         import textwrap
         new = sub.create()
