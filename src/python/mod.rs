@@ -21,6 +21,9 @@ mod queue;
 mod used;
 mod wait;
 
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+use pyo3::exceptions::PyImportError;
 use pyo3::prelude::*;
 
 /// The compiled part of the package `virtio`, which re-exports what is of use.
@@ -47,8 +50,23 @@ mod _virtio {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        super::one_interpreter(module.py())?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         crate::python::fork::watch(module)
+    }
+}
+
+/// Refuses a second interpreter of the process (fault M14): classes and statics would be shared between the two. Newer
+/// versions of Python refuse it by themselves.
+fn one_interpreter(py: Python<'_>) -> PyResult<()> {
+    static FIRST: AtomicUsize = AtomicUsize::new(0);
+    // Each interpreter has a module of its own, for as long as it lives.
+    let own = py.import("builtins")?.as_ptr().addr();
+    match FIRST.compare_exchange(0, own, Ordering::Relaxed, Ordering::Relaxed) {
+        Err(first) if first != own => {
+            Err(PyImportError::new_err("virtio is for one interpreter of a process"))
+        }
+        _ => Ok(()),
     }
 }
 
