@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use super::health::{Condition, Health};
 use super::interrupts::Wake;
-use super::lane::{Lane, Port};
+use super::lane::Port;
 use super::shared::Shared;
 use super::used::Used;
 use crate::bus::Doorbell;
@@ -19,6 +19,8 @@ use crate::mem::pool::DmaBuf;
 use crate::mem::space::DmaSpace;
 use crate::queue::{Counters, Ring, Token};
 use crate::{Error, Result};
+
+mod lane;
 
 /// How a wait spends its time before it sleeps.
 pub const DEFAULT_SPIN: Duration = Duration::from_micros(50);
@@ -440,60 +442,6 @@ impl<B: Lease + Send + 'static> Queue<B> {
 
 /// A device's queue for any number of threads.
 pub type SharedQueue<B = DmaBuf> = Shared<Queue<B>>;
-
-impl<B: Lease + Send + 'static> Lane for Queue<B> {
-    type Buf = B;
-    type Port = QueuePort;
-
-    fn index(&self) -> u16 {
-        self.index
-    }
-
-    fn size(&self) -> u16 {
-        self.size
-    }
-
-    fn port(&self) -> Arc<QueuePort> {
-        Arc::clone(&self.port)
-    }
-
-    fn has_room(&self, parts: u16) -> bool {
-        Self::has_room(self, parts)
-    }
-
-    fn is_idle(&self) -> bool {
-        // Over, it has no room and will have none: adding tells why.
-        self.ring.as_ref().is_none_or(|ring| ring.tokens().next().is_none()) || self.health.check().is_err()
-    }
-
-    fn holds(&self, token: Token) -> bool {
-        Self::holds(self, token) || self.ended.contains(&token)
-    }
-
-    fn add(&mut self, readable: impl Iterator<Item = B>, writable: impl Iterator<Item = B>) -> Result<Token> {
-        self.add_chain(readable, writable)
-    }
-
-    fn publish(&mut self) -> Result<bool> {
-        self.show()
-    }
-
-    fn kick_again(&mut self) -> bool {
-        self.ring.as_mut().and_then(Ring::kick_again).is_some()
-    }
-
-    fn pop(&mut self) -> Result<Option<Used<B>>> {
-        Self::pop(self)
-    }
-
-    fn arm(&mut self) -> Result<bool> {
-        self.ask_for_interrupts()
-    }
-
-    fn disarm(&mut self) {
-        self.disable_interrupts();
-    }
-}
 
 impl<B: Lease + Send + 'static> AsFd for Queue<B> {
     /// Readable when used buffers, or the device's end, may be there, after [`Queue::enable_interrupts`] answered

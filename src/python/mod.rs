@@ -50,7 +50,7 @@ mod _virtio {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
-        super::one_interpreter(module.py())?;
+        crate::python::one_interpreter(module.py())?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))?;
         crate::python::fork::watch(module)
     }
