@@ -14,6 +14,8 @@ pub type Result<T = (), E = Error> = core::result::Result<T, E>;
 pub mod errno {
     /// No such file or directory.
     pub const ENOENT: i32 = 2;
+    /// Interrupted system call; here: an interrupted wait.
+    pub const EINTR: i32 = 4;
     /// Input/output error.
     pub const EIO: i32 = 5;
     /// No such device or address.
@@ -385,6 +387,9 @@ pub enum Error {
     /// A write, or anything else that changes what is stored, to a device that takes none.
     #[error("the device is read-only")]
     ReadOnly,
+    /// Whoever waits wants no more: a signal's handler raised, or the like. Nothing was freed, as with a time-out.
+    #[error("the wait was interrupted: what is in flight stays so; wait again or reset")]
+    Interrupted,
     /// The operating system refused.
     #[error("{doing}: errno {errno}")]
     Os {
@@ -462,6 +467,7 @@ impl Error {
             Self::NotMapped { .. } => EFAULT,
             Self::MemoryLimit { .. } => ENOMEM,
             Self::Disconnected { .. } => ECONNRESET,
+            Self::Interrupted => EINTR,
             Self::Os { errno, .. } => *errno,
             Self::At { source, .. } => source.errno(),
         }

@@ -62,6 +62,14 @@ impl Device {
     /// Starts to watch for events.
     pub fn watch(&self) -> Result<Watch<'_>> {
         self.located(self.check_process())?;
+        let health = Arc::clone(&self.lock().health);
+        Ok(Watch { device: self, health, wake: self.wake()? })
+    }
+
+    /// What [`Device::watch`] waits on, for whoever brings an event loop of his own: its descriptor is readable when
+    /// [`Device::events`] may have something to tell. Good until the next reset.
+    pub fn wake(&self) -> Result<Wake> {
+        self.located(self.check_process())?;
         let (hub, health) = {
             let life = self.lock();
             (life.wiring.hub.clone(), life.health.clone())
@@ -71,7 +79,7 @@ impl Device {
             None => EventFd::new()?,
         };
         health.add_waker(&own);
-        Ok(Watch { device: self, health, wake: Wake::new(own, hub)? })
+        Wake::new(own, hub)
     }
 }
 

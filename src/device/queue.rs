@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use super::health::{Condition, Health};
 use super::interrupts::Wake;
-use super::lane::{Lane, Port};
+use super::lane::Port;
 use super::shared::Shared;
 use super::used::Used;
 use crate::bus::Doorbell;
@@ -22,6 +22,8 @@ use crate::mem::space::DmaSpace;
 use crate::queue::{Counters, Ring, Token};
 use crate::{Error, Result};
 pub(super) use end::Home;
+
+mod lane;
 
 /// How a wait spends its time before it sleeps.
 pub const DEFAULT_SPIN: Duration = Duration::from_micros(50);
@@ -102,7 +104,7 @@ impl Port for QueuePort {
 /// flight ends once, as [`Error::Indeterminate`] with its token; from then on every call gives the error that
 /// tells what became of the device.
 pub struct Queue<B: Lease + Send + 'static> {
-    /// `None` once the device is no more.
+    /// `None` once the device is no more, or the use of the queue has ended.
     ring: Option<Ring<B>>,
     port: Arc<QueuePort>,
     index: u16,
@@ -225,7 +227,18 @@ impl<B: Lease + Send + 'static> Queue<B> {
         if self.show()? { self.port.ring() } else { Ok(()) }
     }
 
-    /// Shows what was added to the device; answers whether it wants to be notified.
+    /// Shows what was added to the device; answers whether it wants to be notified, for whoever sends that himself
+    /// (fault M15 as with [`Queue::notify`]).
+    #[inline]
+    pub fn publish(&mut self) -> Result<bool> {
+        self.show()
+    }
+
+    /// In which condition the device is, as far as the queue knows.
+    pub fn condition(&self) -> Condition {
+        self.health.condition()
+    }
+
     #[inline]
     fn show(&mut self) -> Result<bool> {
         let condition = self.health.condition();
@@ -407,60 +420,6 @@ impl<B: Lease + Send + 'static> Queue<B> {
 
 /// A device's queue for any number of threads.
 pub type SharedQueue<B = DmaBuf> = Shared<Queue<B>>;
-
-impl<B: Lease + Send + 'static> Lane for Queue<B> {
-    type Buf = B;
-    type Port = QueuePort;
-
-    fn index(&self) -> u16 {
-        self.index
-    }
-
-    fn size(&self) -> u16 {
-        self.size
-    }
-
-    fn port(&self) -> Arc<QueuePort> {
-        Arc::clone(&self.port)
-    }
-
-    fn has_room(&self, parts: u16) -> bool {
-        Self::has_room(self, parts)
-    }
-
-    fn is_idle(&self) -> bool {
-        // Over, it has no room and will have none: adding tells why.
-        self.ring.as_ref().is_none_or(|ring| ring.tokens().next().is_none()) || self.health.check().is_err()
-    }
-
-    fn holds(&self, token: Token) -> bool {
-        Self::holds(self, token) || self.ended.contains(&token)
-    }
-
-    fn add(&mut self, readable: impl Iterator<Item = B>, writable: impl Iterator<Item = B>) -> Result<Token> {
-        self.add_chain(readable, writable)
-    }
-
-    fn publish(&mut self) -> Result<bool> {
-        self.show()
-    }
-
-    fn kick_again(&mut self) -> bool {
-        self.ring.as_mut().and_then(Ring::kick_again).is_some()
-    }
-
-    fn pop(&mut self) -> Result<Option<Used<B>>> {
-        Self::pop(self)
-    }
-
-    fn arm(&mut self) -> Result<bool> {
-        self.ask_for_interrupts()
-    }
-
-    fn disarm(&mut self) {
-        self.disable_interrupts();
-    }
-}
 
 impl<B: Lease + Send + 'static> AsFd for Queue<B> {
     /// Readable when used buffers, or the device's end, may be there, after [`Queue::enable_interrupts`] answered

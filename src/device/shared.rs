@@ -9,6 +9,7 @@
 //! anybody sleeps, or while a caller's code runs, but for [`Shared::with`] and the iterators given to `add`.
 
 use core::fmt;
+use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 use std::sync::PoisonError;
 
@@ -19,6 +20,7 @@ use crate::queue::Token;
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard, mutant};
 use crate::{Error, Result};
 
+mod direct;
 mod pace;
 mod state;
 
@@ -36,14 +38,22 @@ pub struct Shared<L: Lane> {
     port: Arc<L::Port>,
     state: Mutex<State<L>>,
     changed: Condvar,
-    spin: Duration,
+    /// In nanoseconds.
+    spin: AtomicU64,
 }
 
 impl<L: Lane> Shared<L> {
     /// Shares a queue. `spin` is how long the reaper looks at the ring before it sleeps.
     pub fn new(lane: L, spin: Duration) -> Self {
         let state = State::new(lane);
-        Self { port: state.lane.port(), state: Mutex::new(state), changed: Condvar::new(), spin }
+        let shared = Self {
+            port: state.lane.port(),
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            spin: AtomicU64::new(0),
+        };
+        shared.set_spin(spin);
+        shared
     }
 
     fn lock(&self) -> MutexGuard<'_, State<L>> {
@@ -201,6 +211,9 @@ impl<L: Lane> Shared<L> {
         self.port.usable()?;
         let mut state = self.lock();
         state.check_open()?;
+        if state.is_alone() {
+            return state.lane.pop();
+        }
         if let Some(result) = state.any() {
             return result.map(Some);
         }
@@ -221,10 +234,16 @@ impl<L: Lane> Shared<L> {
         if mutant!(CloseLate) {
             self.wake_all();
         }
-        self.lock().closed = true;
+        let kept = {
+            let mut state = self.lock();
+            state.closed = true;
+            state.take_kept()
+        };
         if !mutant!(CloseLate) {
             self.wake_all();
         }
+        // Their buffers go home, which is not to happen under the lock.
+        drop(kept);
     }
 
     /// How many wait for room.
@@ -371,7 +390,8 @@ impl<L: Lane> Shared<L> {
         mut state: MutexGuard<'a, State<L>>,
         deadline: Deadline,
     ) -> (MutexGuard<'a, State<L>>, Result<usize>) {
-        let budget = Deadline::after(deadline.left().map_or(self.spin, |left| left.min(self.spin)));
+        let spin = Duration::from_nanos(self.spin.load(Ordering::Relaxed));
+        let budget = Deadline::after(deadline.left().map_or(spin, |left| left.min(spin)));
         let told = state.told();
         // What others reaped and told of may be what this waiter waits for.
         while !budget.passed() && !state.closed && state.told() == told {
@@ -396,7 +416,7 @@ impl<L: Lane> Shared<L> {
         state: MutexGuard<'a, State<L>>,
         _deadline: Deadline,
     ) -> (MutexGuard<'a, State<L>>, Result<usize>) {
-        let _ = self.spin;
+        let _ = self.spin.load(Ordering::Relaxed);
         (state, Ok(0))
     }
 

@@ -115,15 +115,22 @@ impl<B: Lease + Send + 'static> Queue<B> {
         self.home.put_away(ring, matches!(released, Ok(true)));
         released
     }
-}
 
-impl<B: Lease + Send + 'static> Drop for Queue<B> {
-    fn drop(&mut self) {
+    /// Ends the use of the queue, as dropping it does, for whoever has to keep the value. Every later call answers
+    /// [`Error::Closed`], or what became of the device.
+    pub fn end_use(&mut self) {
         let Some(ring) = self.ring.take() else { return };
+        self.counters = ring.counters();
         let released = self.home.release(self.index).unwrap_or_else(|error| {
             log::warn!("queue {} was not reset: {error}", self.index);
             false
         });
         self.home.put_away(ring, released);
+    }
+}
+
+impl<B: Lease + Send + 'static> Drop for Queue<B> {
+    fn drop(&mut self) {
+        self.end_use();
     }
 }

@@ -10,17 +10,17 @@ use core::time::Duration;
 use std::sync::{PoisonError, TryLockError};
 use std::time::Instant;
 
-use super::job::{Ask, Erase, Flow, Job, Own, Read, Write};
+use super::job::{Ask, Flow, Job, Read, Write};
 use super::lane::{Lane, Make};
-use super::limits::{EraseLimits, Limits};
-use super::split::{Ranges, SECTOR, Shape, Transfers};
+use super::limits::Limits;
+use super::split::{SECTOR, Shape, Transfers};
 use crate::device::{Device, Events, QueueConfig};
-use crate::drivers::agree;
+use crate::drivers::{Between, agree};
 use crate::features::Features;
 use crate::mem::pool::DmaBuf;
 use crate::queue::Counters;
 use crate::spec::DeviceType;
-use crate::spec::device::block::request::{ID_SIZE, Lifetime, RequestType, Segment};
+use crate::spec::device::block::request::{ID_SIZE, Lifetime, RequestType};
 use crate::spec::device::block::{config, feature};
 use crate::sync::{Mutex, MutexGuard};
 use crate::{Error, Result};
@@ -61,6 +61,8 @@ pub struct BlockOptions {
     pub window: u32,
     /// Whether answers are announced by interrupts; else the queues are polled.
     pub interrupts: bool,
+    /// What is called during waits.
+    pub between: Between,
 }
 
 impl Default for BlockOptions {
@@ -72,6 +74,7 @@ impl Default for BlockOptions {
             chunk: 128 << 10,
             window: 2 << 20,
             interrupts: true,
+            between: Between::default(),
         }
     }
 }
@@ -112,8 +115,8 @@ pub struct Block {
     features: Features,
     limits: Mutex<Limits>,
     size: AtomicU64,
-    shape: Shape,
-    size_max: u32,
+    pub(super) shape: Shape,
+    pub(super) size_max: u32,
     made: Instant,
     /// When the configuration was looked after, in microseconds after `made`.
     looked: AtomicU64,
@@ -246,7 +249,7 @@ impl Block {
     }
 
     /// First sector of an access that lies on the device (VIRTIO 1.4 §5.2.6.1: none beyond its capacity).
-    fn check(&self, offset: u64, len: u64) -> Result<u64> {
+    pub(super) fn check(&self, offset: u64, len: u64) -> Result<u64> {
         if !offset.is_multiple_of(SECTOR) || !len.is_multiple_of(SECTOR) {
             return Err(Error::Misuse { what: "offset and length on a block device are multiples of 512" });
         }
@@ -263,14 +266,14 @@ impl Block {
     }
 
     /// The same for an access that changes the device.
-    fn check_write(&self, offset: u64, len: u64) -> Result<u64> {
+    pub(super) fn check_write(&self, offset: u64, len: u64) -> Result<u64> {
         if self.read_only() {
             return Err(Error::ReadOnly);
         }
         self.check(offset, len)
     }
 
-    fn located<T>(&self, result: Result<T>) -> Result<T> {
+    pub(super) fn located<T>(&self, result: Result<T>) -> Result<T> {
         result.map_err(|error| error.at(self.device.address()))
     }
 
@@ -292,7 +295,7 @@ impl Block {
         Ok(lane.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn run(&self, job: &mut impl Job) -> Result<()> {
+    pub(super) fn run(&self, job: &mut impl Job) -> Result<()> {
         self.lane()?.run(job)
     }
 
@@ -331,20 +334,6 @@ impl Block {
     pub fn write_from(&self, offset: u64, buf: DmaBuf) -> Result<DmaBuf> {
         let checked = self.check_write(offset, buf.len().into());
         self.located(checked.and_then(|sector| self.own(sector, Flow::ToDevice, buf)))
-    }
-
-    fn own(&self, sector: u64, flow: Flow, buf: DmaBuf) -> Result<DmaBuf> {
-        if buf.len() > self.size_max {
-            return Err(Error::Misuse {
-                what: "a buffer that a block device is given is no longer than its size_max",
-            });
-        }
-        if buf.is_empty() {
-            return Ok(buf);
-        }
-        let mut job = Own { sector, flow, buf: Some(buf), asked: false };
-        self.run(&mut job)?;
-        job.buf.ok_or(Error::Closed { what: "block device" })
     }
 
     /// Makes all writes that were completed before the call permanent (VIRTIO 1.4 §5.2.6.2).
@@ -400,28 +389,6 @@ impl Block {
         self.erase(RequestType::SECURE_ERASE, self.limits().secure_erase, offset, len, false)
     }
 
-    fn erase(
-        &self,
-        request_type: RequestType,
-        limits: Option<EraseLimits>,
-        offset: u64,
-        len: u64,
-        unmap: bool,
-    ) -> Result<()> {
-        let result = self.check_write(offset, len).and_then(|sector| {
-            let what = "the device does not take this request";
-            let limits = limits.ok_or(Error::Unsupported { what })?;
-            let ranges = Ranges::new(sector, len.checked_div(SECTOR).unwrap_or(0), &limits);
-            // The segments of a request are one data buffer.
-            let room = self.shape.segment.checked_div(Segment::SIZE as u32).unwrap_or(1);
-            let most = limits.max_segments.min(room).max(1);
-            let order = self.device.transport().byte_order();
-            let loaded = ranges.clone();
-            self.run(&mut Erase { request_type, ranges, most, unmap, order, loaded })
-        });
-        self.located(result)
-    }
-
     /// Switches between a writeback cache (`true`) and writethrough (VIRTIO 1.4 §5.2.5). Writes that were made
     /// before are not made permanent by this. [`Error::Unsupported`] without CONFIG_WCE.
     pub fn set_writeback(&self, writeback: bool) -> Result<()> {
@@ -466,8 +433,9 @@ fn lanes(device: &Device, options: &BlockOptions, limits: &Limits) -> Result<(Bo
         });
     }
     let shape = Shape::new(options.chunk, limits.size_max, limits.seg_max, places, limits.block_size);
-    let make = Make { shape, window: options.window, timeout: options.timeout };
-    let lanes = queues.into_iter().map(|queue| Lane::new(device, queue, make).map(Mutex::new));
+    let make =
+        Make { shape, window: options.window, timeout: options.timeout, between: options.between.clone() };
+    let lanes = queues.into_iter().map(|queue| Lane::new(device, queue, &make).map(Mutex::new));
     Ok((lanes.collect::<Result<_>>()?, shape))
 }
 

@@ -12,6 +12,7 @@ use super::job::{Flow, Job, Piece};
 use super::split::Shape;
 use super::verdict::{UNWRITTEN, verdict};
 use crate::device::{Device, Queue, Used};
+use crate::drivers::Between;
 use crate::event::Deadline;
 use crate::mem::pool::{DmaBuf, DmaPool};
 use crate::queue::Token;
@@ -78,12 +79,13 @@ struct Call {
 }
 
 /// How a lane is made.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Make {
     pub(super) shape: Shape,
     /// Bytes of data in flight.
     pub(super) window: u32,
     pub(super) timeout: Duration,
+    pub(super) between: Between,
 }
 
 /// One request queue and all that belongs to it.
@@ -97,13 +99,14 @@ pub(super) struct Lane {
     requests: Box<[Option<Request>]>,
     shape: Shape,
     timeout: Duration,
+    between: Between,
     order: ByteOrder,
     legacy: bool,
     call: u64,
 }
 
 impl Lane {
-    pub(super) fn new(device: &Device, queue: Queue<DmaBuf>, make: Make) -> Result<Self> {
+    pub(super) fn new(device: &Device, queue: Queue<DmaBuf>, make: &Make) -> Result<Self> {
         let size = u32::from(queue.size());
         let count = make.window.checked_div(make.shape.segment).unwrap_or(0).clamp(1, 4096);
         let one = u32::from(make.shape.segments(make.shape.request));
@@ -116,6 +119,7 @@ impl Lane {
             queue,
             shape: make.shape,
             timeout: make.timeout,
+            between: make.between.clone(),
             order: device.transport().byte_order(),
             legacy: device.transport().legacy(),
             call: 0,
@@ -256,7 +260,7 @@ impl Lane {
         if call.mine == 0 && call.failure.is_some() {
             return Ok(None);
         }
-        let answer = self.queue.get_with(Deadline::after(self.timeout), || Ok(()));
+        let answer = self.queue.get_with(Deadline::after(self.timeout), || self.between.look());
         self.sort_out(answer.map(Some), call)
     }
 

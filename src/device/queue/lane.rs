@@ -1,0 +1,64 @@
+//! A queue as what several threads share.
+
+use alloc::sync::Arc;
+
+use super::{Queue, QueuePort};
+use crate::Result;
+use crate::device::lane::Lane;
+use crate::device::used::Used;
+use crate::mem::lease::Lease;
+use crate::queue::{Ring, Token};
+
+impl<B: Lease + Send + 'static> Lane for Queue<B> {
+    type Buf = B;
+    type Port = QueuePort;
+
+    fn index(&self) -> u16 {
+        self.index
+    }
+
+    fn size(&self) -> u16 {
+        self.size
+    }
+
+    fn port(&self) -> Arc<QueuePort> {
+        Arc::clone(&self.port)
+    }
+
+    fn has_room(&self, parts: u16) -> bool {
+        Self::has_room(self, parts)
+    }
+
+    fn is_idle(&self) -> bool {
+        // Over, it has no room and will have none: adding tells why.
+        self.ring.as_ref().is_none_or(|ring| ring.tokens().next().is_none()) || self.health.check().is_err()
+    }
+
+    fn holds(&self, token: Token) -> bool {
+        Self::holds(self, token) || self.ended.contains(&token)
+    }
+
+    fn add(&mut self, readable: impl Iterator<Item = B>, writable: impl Iterator<Item = B>) -> Result<Token> {
+        self.add_chain(readable, writable)
+    }
+
+    fn publish(&mut self) -> Result<bool> {
+        self.show()
+    }
+
+    fn kick_again(&mut self) -> bool {
+        self.ring.as_mut().and_then(Ring::kick_again).is_some()
+    }
+
+    fn pop(&mut self) -> Result<Option<Used<B>>> {
+        Self::pop(self)
+    }
+
+    fn arm(&mut self) -> Result<bool> {
+        self.ask_for_interrupts()
+    }
+
+    fn disarm(&mut self) {
+        self.disable_interrupts();
+    }
+}
