@@ -365,6 +365,9 @@ pub enum Error {
         /// What it is now.
         now: u64,
     },
+    /// Whoever waits wants no more: a signal's handler raised, or the like. Nothing was freed, as with a time-out.
+    #[error("the wait was interrupted: what is in flight stays so; wait again or reset")]
+    Interrupted,
     /// The operating system refused.
     #[error("{doing}: errno {errno}")]
     Os {
@@ -443,6 +446,7 @@ impl Error {
             Self::NotMapped { .. } => EFAULT,
             Self::MemoryLimit { .. } => ENOMEM,
             Self::Disconnected { .. } => ECONNRESET,
+            Self::Interrupted => EINTR,
             Self::Os { errno, .. } => *errno,
             Self::At { source, .. } => source.errno(),
         }

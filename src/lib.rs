@@ -53,6 +53,7 @@
 //! | [`drivers`] | one a device type | |
 //! | [`soft`] | software devices (feature `soft`) | |
 //! | [`address`] | device addresses as text | |
+//! | [`find`] | what is on this machine | |
 //!
 //! # Rules that hold everywhere
 //!
@@ -93,7 +94,11 @@ pub mod drivers;
 #[cfg(feature = "std")]
 pub mod event;
 #[cfg(all(feature = "std", not(loom)))]
+pub mod find;
+#[cfg(all(feature = "std", not(loom)))]
 mod open;
+#[cfg(all(feature = "python", not(loom)))]
+mod python;
 #[cfg(feature = "soft")]
 pub mod soft;
 #[cfg(feature = "std")]

@@ -57,7 +57,6 @@ mod queue;
 mod setup;
 mod shared;
 #[cfg(not(loom))]
-mod shelf;
 mod used;
 
 #[cfg(not(loom))]

@@ -9,6 +9,7 @@
 //! anybody sleeps, or while a caller's code runs, but for [`Shared::with`] and the iterators given to `add`.
 
 use core::fmt;
+use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 use std::sync::PoisonError;
 
@@ -19,6 +20,7 @@ use crate::queue::Token;
 use crate::sync::{Arc, Condvar, Mutex, MutexGuard, mutant};
 use crate::{Error, Result};
 
+mod direct;
 mod pace;
 mod state;
 
@@ -36,14 +38,22 @@ pub struct Shared<L: Lane> {
     port: Arc<L::Port>,
     state: Mutex<State<L>>,
     changed: Condvar,
-    spin: Duration,
+    /// In nanoseconds.
+    spin: AtomicU64,
 }
 
 impl<L: Lane> Shared<L> {
     /// Shares a queue. `spin` is how long the reaper looks at the ring before it sleeps.
     pub fn new(lane: L, spin: Duration) -> Self {
         let state = State::new(lane);
-        Self { port: state.lane.port(), state: Mutex::new(state), changed: Condvar::new(), spin }
+        let shared = Self {
+            port: state.lane.port(),
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            spin: AtomicU64::new(0),
+        };
+        shared.set_spin(spin);
+        shared
     }
 
     fn lock(&self) -> MutexGuard<'_, State<L>> {
@@ -89,6 +99,7 @@ impl<L: Lane> Shared<L> {
         R: IntoIterator<Item = L::Buf, IntoIter: ExactSizeIterator>,
         W: IntoIterator<Item = L::Buf, IntoIter: ExactSizeIterator>,
     {
+        self.port.usable()?;
         let (readable, writable) = (readable.into_iter(), writable.into_iter());
         let parts = u16::try_from(readable.len().saturating_add(writable.len())).unwrap_or(u16::MAX);
         let ticket = {
@@ -123,6 +134,7 @@ impl<L: Lane> Shared<L> {
         R: IntoIterator<Item = L::Buf, IntoIter: ExactSizeIterator>,
         W: IntoIterator<Item = L::Buf, IntoIter: ExactSizeIterator>,
     {
+        self.port.usable()?;
         let (readable, writable) = (readable.into_iter(), writable.into_iter());
         let mut state = self.lock();
         state.check_open()?;
@@ -135,6 +147,7 @@ impl<L: Lane> Shared<L> {
 
     /// Shows what was added, by any thread, to the device, and notifies it if it wants that.
     pub fn notify(&self) -> Result<()> {
+        self.port.usable()?;
         let ring = {
             let mut state = self.lock();
             state.check_open()?;
@@ -165,6 +178,7 @@ impl<L: Lane> Shared<L> {
     }
 
     fn wait_or_ask(&self, token: Token, deadline: Deadline, between: Between<'_>) -> Result<Used<L::Buf>> {
+        self.port.usable()?;
         if let Some(used) = self.lock().claim(token)? {
             return Ok(used);
         }
@@ -176,6 +190,7 @@ impl<L: Lane> Shared<L> {
 
     /// Waits for any completion that nobody else waits for, at most until `deadline`. Errors as [`Shared::wait`].
     pub fn get(&self, deadline: Deadline) -> Result<Used<L::Buf>> {
+        self.port.usable()?;
         self.lock().check_open()?;
         self.until(deadline, "a used buffer", None, State::any)
     }
@@ -186,14 +201,19 @@ impl<L: Lane> Shared<L> {
         deadline: Deadline,
         mut between: impl FnMut() -> Result<()>,
     ) -> Result<Used<L::Buf>> {
+        self.port.usable()?;
         self.lock().check_open()?;
         self.until(deadline, "a used buffer", Some(&mut between), State::any)
     }
 
     /// Takes a completion that nobody waits for, if there is one.
     pub fn pop(&self) -> Result<Option<Used<L::Buf>>> {
+        self.port.usable()?;
         let mut state = self.lock();
         state.check_open()?;
+        if state.is_alone() {
+            return state.lane.pop();
+        }
         if let Some(result) = state.any() {
             return result.map(Some);
         }
@@ -208,13 +228,22 @@ impl<L: Lane> Shared<L> {
     /// Ends the use of the queue: everybody who waits gets [`Error::Closed`] at once, and so does every later
     /// call. The queue itself, and what is in flight, end when this value is dropped.
     pub fn close(&self) {
+        if self.port.usable().is_err() {
+            return;
+        }
         if mutant!(CloseLate) {
             self.wake_all();
         }
-        self.lock().closed = true;
+        let kept = {
+            let mut state = self.lock();
+            state.closed = true;
+            state.take_kept()
+        };
         if !mutant!(CloseLate) {
             self.wake_all();
         }
+        // Their buffers go home, which is not to happen under the lock.
+        drop(kept);
     }
 
     /// How many wait for room.
@@ -361,7 +390,8 @@ impl<L: Lane> Shared<L> {
         mut state: MutexGuard<'a, State<L>>,
         deadline: Deadline,
     ) -> (MutexGuard<'a, State<L>>, Result<usize>) {
-        let budget = Deadline::after(deadline.left().map_or(self.spin, |left| left.min(self.spin)));
+        let spin = Duration::from_nanos(self.spin.load(Ordering::Relaxed));
+        let budget = Deadline::after(deadline.left().map_or(spin, |left| left.min(spin)));
         let told = state.told();
         // What others reaped and told of may be what this waiter waits for.
         while !budget.passed() && !state.closed && state.told() == told {
@@ -386,7 +416,7 @@ impl<L: Lane> Shared<L> {
         state: MutexGuard<'a, State<L>>,
         _deadline: Deadline,
     ) -> (MutexGuard<'a, State<L>>, Result<usize>) {
-        let _ = self.spin;
+        let _ = self.spin.load(Ordering::Relaxed);
         (state, Ok(0))
     }
 

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use super::agree;
+use super::{Between, agree};
 use crate::device::{Device, Queue, QueueConfig, Used};
 use crate::event::Deadline;
 use crate::features::Features;
@@ -40,6 +40,7 @@ pub struct Entropy {
     pool: DmaPool,
     device: Device,
     timeout: Duration,
+    between: Between,
 }
 
 impl Entropy {
@@ -58,7 +59,14 @@ impl Entropy {
         let queue = device.take_queue(0, QueueConfig::size(16))?;
         let pool = device.pool(BUFFERS, CHUNK)?;
         device.start()?;
-        Ok(Self { queue, pool, device, timeout })
+        Ok(Self { queue, pool, device, timeout, between: Between::default() })
+    }
+
+    /// Has `between` called during waits.
+    #[must_use]
+    pub fn with_between(mut self, between: Between) -> Self {
+        self.between = between;
+        self
     }
 
     /// The device behind it.
@@ -115,7 +123,7 @@ impl Entropy {
         let token = self.queue.add([], [buffer])?;
         self.queue.notify()?;
         loop {
-            let used = self.queue.get_with(deadline, || Ok(()))?;
+            let used = self.queue.get_with(deadline, || self.between.look())?;
             if used.token == token {
                 return take(used, to);
             }
@@ -131,7 +139,9 @@ impl Entropy {
                 wipe(late)?;
             }
             match self.pool.take() {
-                Err(Error::MemoryLimit { .. }) => wipe(self.queue.get_with(deadline, || Ok(()))?)?,
+                Err(Error::MemoryLimit { .. }) => {
+                    wipe(self.queue.get_with(deadline, || self.between.look())?)?
+                }
                 buffer => return buffer,
             }
         }

@@ -24,9 +24,35 @@ pub mod entropy;
 pub use block::{Block, BlockOptions, Reconnect};
 pub use entropy::Entropy;
 
+use alloc::sync::Arc;
+use core::fmt;
+
 use crate::Result;
 use crate::device::{Device, Phase};
 use crate::features::{Features, Origin};
+
+/// What a driver calls while it waits: before it sleeps, and every 50 ms at least, for those who have to look after
+/// signals. Its error ends the call as a time-out does, with requests in flight. It must not use the driver, whose
+/// lock the waiting call holds.
+#[derive(Clone, Default)]
+pub struct Between(Option<Arc<dyn Fn() -> Result<()> + Send + Sync>>);
+
+impl Between {
+    /// Calls `look`.
+    pub fn new(look: impl Fn() -> Result<()> + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(look)))
+    }
+
+    fn look(&self) -> Result<()> {
+        self.0.as_ref().map_or(Ok(()), |look| look())
+    }
+}
+
+impl fmt::Debug for Between {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Between({})", if self.0.is_some() { "set" } else { "not set" })
+    }
+}
 
 /// What every driver takes of the rings and of the platform where it is offered: events by index (some devices
 /// were seen to lose some without), tables, and what a device behind an IOMMU needs (VIRTIO 1.4 §6.1).

@@ -2,6 +2,8 @@
 
 /// No such file or directory.
 pub const ENOENT: i32 = 2;
+/// Interrupted system call; here: an interrupted wait.
+pub const EINTR: i32 = 4;
 /// Input/output error.
 pub const EIO: i32 = 5;
 /// No such device or address.

@@ -126,6 +126,11 @@ impl DmaPool {
         self.0.slots.free()
     }
 
+    /// Whether buffer number `index` is there and not taken; out of date at once where other threads use the pool.
+    pub fn is_free(&self, index: u32) -> bool {
+        self.0.slots.is_free(index)
+    }
+
     /// Takes the buffer that was given back last. [`Error::MemoryLimit`] where all are taken.
     #[inline]
     pub fn take(&self) -> Result<DmaBuf> {

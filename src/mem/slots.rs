@@ -81,6 +81,12 @@ impl Slots {
             .is_some_and(|(_, state)| state.compare_exchange(FREE, TAKEN_IN_STACK, AcqRel, Relaxed).is_ok())
     }
 
+    /// Whether the slot is free; a snapshot that may be out of date at once.
+    pub(super) fn is_free(&self, index: u32) -> bool {
+        // Acquire: what its last holder did to it is seen; pairs with `give`.
+        self.cell(index).is_some_and(|(_, state)| state.load(Acquire) == FREE)
+    }
+
     /// Gives a taken slot back.
     pub(super) fn give(&self, index: u32) {
         let Some((below, state)) = self.cell(index) else { return };

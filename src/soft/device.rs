@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use super::check::{BrokenMust, Checker};
 use super::core::{Core, Face, Make};
 use super::lies::Lie;
-use super::machine::{Machine, Run, Running};
+use super::machine::{AtEnd, Machine, Run, Running};
 use super::mmio::SoftMmio;
 use super::model::DeviceModel;
 use super::pci::SoftPci;
@@ -75,6 +75,8 @@ pub struct Report {
     pub broken: Option<BrokenMust>,
     /// Chains used since the device was made.
     pub chains: u64,
+    /// Accesses to its registers since it was made, by whatever driver: reads, writes, notifications.
+    pub accesses: u64,
     /// The device status.
     pub status: u8,
     /// The features that the driver accepted.
@@ -95,6 +97,7 @@ pub struct SoftDeviceBuilder {
     vectors: Option<u16>,
     address: Option<String>,
     dma: Option<Arc<SoftDma>>,
+    at_end: AtEnd,
 }
 
 impl SoftDeviceBuilder {
@@ -123,6 +126,13 @@ impl SoftDeviceBuilder {
     #[must_use]
     pub fn checked(mut self, checked: bool) -> Self {
         self.checked = checked;
+        self
+    }
+
+    /// Calls `look` with what the device did and saw in all, when the last handle of it is gone.
+    #[must_use]
+    pub fn at_end(mut self, look: impl FnOnce(&Report) + Send + Sync + 'static) -> Self {
+        self.at_end = AtEnd(Some(Box::new(look)));
         self
     }
 
@@ -195,7 +205,7 @@ impl SoftDeviceBuilder {
         }
         core.checker = self.checked.then(|| Box::new(Checker::new()));
         let address = self.address.unwrap_or_else(|| format!("soft:{device_type}"));
-        let running = Running::start(Machine::new(address, dma, core, self.run)?)?;
+        let running = Running::start(Machine::new(address, dma, core, self.run)?, self.at_end)?;
         Ok(SoftDevice { running, interface: self.interface })
     }
 }
@@ -242,6 +252,7 @@ impl SoftDevice {
             vectors: None,
             address: None,
             dma: None,
+            at_end: AtEnd::default(),
         }
     }
 
@@ -304,13 +315,7 @@ impl SoftDevice {
 
     /// What it did and saw.
     pub fn report(&self) -> Report {
-        let core = self.running.machine.core();
-        Report {
-            broken: core.checker.as_ref().and_then(|checker| checker.first()),
-            chains: core.total,
-            status: core.status,
-            accepted: core.accepted(),
-        }
+        self.running.machine.report()
     }
 
     /// The address space that its driver maps memory into.

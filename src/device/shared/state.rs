@@ -59,6 +59,20 @@ impl<L: Lane> State<L> {
         if self.closed { Err(Error::Closed { what: "queue" }) } else { Ok(()) }
     }
 
+    /// Whether completions can go straight to whoever asks: nobody waits for one, or for room, and none is kept.
+    pub(super) fn is_alone(&self) -> bool {
+        !self.closed
+            && self.done.is_empty()
+            && self.claimed.is_empty()
+            && self.line.is_empty()
+            && !self.reaping
+    }
+
+    /// Keeps a completion for whoever it is.
+    pub(super) fn keep(&mut self, token: Token, result: Result<Used<L::Buf>>) {
+        self.store(token, result);
+    }
+
     fn store(&mut self, token: Token, result: Result<Used<L::Buf>>) {
         let number = self.reaped;
         self.reaped = number.wrapping_add(1);
@@ -85,6 +99,13 @@ impl<L: Lane> State<L> {
     pub(super) fn any(&mut self) -> Option<Result<Used<L::Buf>>> {
         let (_, &token) = self.unclaimed.first_key_value()?;
         self.fetch(token)
+    }
+
+    /// What was reaped and not fetched, at the end of the queue: nobody can ask for it any more.
+    pub(super) fn take_kept(&mut self) -> impl Sized + use<L> {
+        self.unclaimed.clear();
+        (self.told, self.untold) = (self.reaped, 0);
+        core::mem::take(&mut self.done)
     }
 
     /// Takes what the device has used; answers how many completions that were.

@@ -9,19 +9,19 @@ use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{PoisonError, TryLockError};
 use std::time::Instant;
 
-use super::job::{Ask, Erase, Flow, Job, Own, Read, Write};
+use super::job::{Ask, Flow, Job, Read, Write};
 use super::lane::Lane;
-use super::limits::{EraseLimits, Limits};
+use super::limits::Limits;
 use super::options::{BlockOptions, lanes};
 use super::rescue::{Reopen, Rescue, Terms};
-use super::split::{Ranges, SECTOR, Shape, Transfers};
+use super::split::{SECTOR, Shape, Transfers};
 use crate::device::{Device, Events};
 use crate::drivers::agree;
 use crate::features::Features;
 use crate::mem::pool::DmaBuf;
 use crate::queue::Counters;
 use crate::spec::DeviceType;
-use crate::spec::device::block::request::{ID_SIZE, Lifetime, RequestType, Segment};
+use crate::spec::device::block::request::{ID_SIZE, Lifetime, RequestType};
 use crate::spec::device::block::{config, feature};
 use crate::sync::{Mutex, MutexGuard};
 use crate::{Error, Result};
@@ -81,8 +81,8 @@ pub struct Block {
     rescue: Rescue,
     features: Features,
     limits: Mutex<Limits>,
-    shape: Shape,
-    size_max: u32,
+    pub(super) shape: Shape,
+    pub(super) size_max: u32,
     made: Instant,
     /// When the configuration was looked after, in microseconds after `made`.
     looked: AtomicU64,
@@ -206,6 +206,7 @@ impl Block {
 
     /// Reads what of the configuration may change while the device runs.
     fn refresh(&self) -> Result<()> {
+        self.device().check_process()?;
         let new = Limits::read(self.device().config(), self.features)?;
         let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
         limits.size = new.size;
@@ -229,7 +230,7 @@ impl Block {
     }
 
     /// First sector of an access that lies on the device (VIRTIO 1.4 §5.2.6.1: none beyond its capacity).
-    fn check(&self, offset: u64, len: u64) -> Result<u64> {
+    pub(super) fn check(&self, offset: u64, len: u64) -> Result<u64> {
         if !offset.is_multiple_of(SECTOR) || !len.is_multiple_of(SECTOR) {
             return Err(Error::Misuse { what: "offset and length on a block device are multiples of 512" });
         }
@@ -246,19 +247,20 @@ impl Block {
     }
 
     /// The same for an access that changes the device.
-    fn check_write(&self, offset: u64, len: u64) -> Result<u64> {
+    pub(super) fn check_write(&self, offset: u64, len: u64) -> Result<u64> {
         if self.read_only() {
             return Err(Error::ReadOnly);
         }
         self.check(offset, len)
     }
 
-    fn located<T>(&self, result: Result<T>) -> Result<T> {
+    pub(super) fn located<T>(&self, result: Result<T>) -> Result<T> {
         result.map_err(|error| error.at(self.device().address()))
     }
 
     /// A lane that is free, if possible the one that this thread used before.
     fn lane(&self) -> Result<MutexGuard<'_, Lane>> {
+        self.device().check_process()?;
         let none = Error::Closed { what: "block device" };
         let first = HINT.get();
         for step in 0..self.lanes.len() {
@@ -274,7 +276,7 @@ impl Block {
         Ok(lane.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn run(&self, job: &mut impl Job) -> Result<()> {
+    pub(super) fn run(&self, job: &mut impl Job) -> Result<()> {
         self.lane()?.run(job, &self.rescue)
     }
 
@@ -330,20 +332,6 @@ impl Block {
     pub fn write_from_retry(&self, offset: u64, buf: DmaBuf) -> Result<DmaBuf> {
         let checked = self.check_write(offset, buf.len().into());
         self.located(checked.and_then(|sector| self.own(sector, Flow::ToDevice, buf, true)))
-    }
-
-    fn own(&self, sector: u64, flow: Flow, buf: DmaBuf, repeats: bool) -> Result<DmaBuf> {
-        if buf.len() > self.size_max {
-            return Err(Error::Misuse {
-                what: "a buffer that a block device is given is no longer than its size_max",
-            });
-        }
-        if buf.is_empty() {
-            return Ok(buf);
-        }
-        let mut job = Own { sector, flow, buf: Some(buf), asked: false, repeats };
-        self.run(&mut job)?;
-        job.buf.ok_or(Error::Closed { what: "block device" })
     }
 
     /// Makes all writes that were completed before the call permanent (VIRTIO 1.4 §5.2.6.2).
@@ -403,28 +391,6 @@ impl Block {
     /// limits of 0.
     pub fn secure_erase(&self, offset: u64, len: u64) -> Result<()> {
         self.erase(RequestType::SECURE_ERASE, self.limits().secure_erase, offset, len, false)
-    }
-
-    fn erase(
-        &self,
-        request_type: RequestType,
-        limits: Option<EraseLimits>,
-        offset: u64,
-        len: u64,
-        unmap: bool,
-    ) -> Result<()> {
-        let result = self.check_write(offset, len).and_then(|sector| {
-            let what = "the device does not take this request";
-            let limits = limits.ok_or(Error::Unsupported { what })?;
-            let ranges = Ranges::new(sector, len.checked_div(SECTOR).unwrap_or(0), &limits);
-            // The segments of a request are one data buffer.
-            let room = self.shape.segment.checked_div(Segment::SIZE as u32).unwrap_or(1);
-            let most = limits.max_segments.min(room).max(1);
-            let order = self.device().transport().byte_order();
-            let loaded = ranges.clone();
-            self.run(&mut Erase { request_type, ranges, most, unmap, order, loaded })
-        });
-        self.located(result)
     }
 
     /// Switches between a writeback cache (`true`) and writethrough (VIRTIO 1.4 §5.2.5). Writes that were made

@@ -1,6 +1,8 @@
 //! What a call wants done: a series of requests and where their data is.
 
-use super::split::{Ranges, SECTOR, Transfers};
+use alloc::vec::Vec;
+
+use super::split::{Ranges, SECTOR, Shape, Transfers};
 use crate::mem::pool::DmaBuf;
 use crate::spec::ByteOrder;
 use crate::spec::device::block::request::{RequestType, SEGMENT_UNMAP, Segment};
@@ -125,6 +127,66 @@ impl Job for Write<'_> {
         let start = place(at);
         let from = self.from.get(start..start.saturating_add(buf.len() as usize));
         buf.write(0, from.ok_or_else(|| beyond(at, buf.len(), self.from.len()))?)
+    }
+}
+
+/// Reads or writes pieces of one length that lie anywhere: the one at `sectors[n]` is number n of the data.
+pub(super) struct Scatter<'a> {
+    pub(super) sectors: &'a [u64],
+    /// Bytes of each piece.
+    pub(super) each: u64,
+    pub(super) shape: Shape,
+    pub(super) flow: Flow,
+    pub(super) data: Scattered<'a>,
+    /// Number of the piece that comes next, and what is left of the one before.
+    pub(super) next: usize,
+    pub(super) rest: Transfers,
+}
+
+/// Where the data of a [`Scatter`] is.
+pub(super) enum Scattered<'a> {
+    To(&'a mut [u8]),
+    From(&'a [u8]),
+    /// Buffers of the caller's, each for one piece.
+    Own(Vec<Option<DmaBuf>>),
+}
+
+impl Job for Scatter<'_> {
+    fn next(&mut self) -> Option<Piece> {
+        if let Scattered::Own(bufs) = &mut self.data {
+            let (sector, buf) = (*self.sectors.get(self.next)?, bufs.get_mut(self.next)?.take()?);
+            self.next = self.next.saturating_add(1);
+            let piece = Piece::transfer(sector, self.flow, 0, buf.len(), self.flow == Flow::FromDevice);
+            return Some(Piece { own: Some(buf), ..piece });
+        }
+        let (at, len) = match self.rest.next() {
+            Some(part) => part,
+            None => {
+                self.sectors.get(self.next)?;
+                self.next = self.next.saturating_add(1);
+                self.rest = Transfers::new(self.each, self.shape);
+                self.rest.next()?
+            }
+        };
+        let number = self.next.saturating_sub(1);
+        let first = *self.sectors.get(number)?;
+        let sector = first.saturating_add(at.checked_div(SECTOR).unwrap_or(0));
+        let at = at.saturating_add(self.each.saturating_mul(number as u64));
+        Some(Piece::transfer(sector, self.flow, at, len, self.flow == Flow::FromDevice))
+    }
+
+    fn load(&mut self, at: u64, buf: &DmaBuf) -> Result<()> {
+        let Scattered::From(from) = &self.data else { return Ok(()) };
+        let start = place(at);
+        let part = from.get(start..start.saturating_add(buf.len() as usize));
+        buf.write(0, part.ok_or_else(|| beyond(at, buf.len(), from.len()))?)
+    }
+
+    fn store(&mut self, at: u64, buf: &DmaBuf) -> Result<()> {
+        let Scattered::To(to) = &mut self.data else { return Ok(()) };
+        let (start, size) = (place(at), to.len());
+        let part = to.get_mut(start..start.saturating_add(buf.len() as usize));
+        buf.read(0, part.ok_or_else(|| beyond(at, buf.len(), size))?)
     }
 }
 

@@ -13,6 +13,7 @@ use super::rescue::{Rescue, Seat};
 use super::split::Shape;
 use super::verdict::{UNWRITTEN, verdict};
 use crate::device::{Device, Queue, Used};
+use crate::drivers::Between;
 use crate::event::Deadline;
 use crate::mem::pool::{DmaBuf, DmaPool};
 use crate::queue::Token;
@@ -79,12 +80,13 @@ struct Call {
 }
 
 /// How a lane is made.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Make {
     pub(super) shape: Shape,
     /// Bytes of data in flight.
     pub(super) window: u32,
     pub(super) timeout: Duration,
+    pub(super) between: Between,
 }
 
 /// One request queue and all that belongs to it.
@@ -98,6 +100,7 @@ pub(super) struct Lane {
     requests: Box<[Option<Request>]>,
     shape: Shape,
     timeout: Duration,
+    between: Between,
     order: ByteOrder,
     legacy: bool,
     call: u64,
@@ -109,7 +112,7 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    pub(super) fn new(device: &Device, queue: Queue<DmaBuf>, make: Make) -> Result<Self> {
+    pub(super) fn new(device: &Device, queue: Queue<DmaBuf>, make: &Make) -> Result<Self> {
         let size = u32::from(queue.size());
         let [headers, statuses, data] = stocks(device, size, make)?;
         Ok(Self {
@@ -118,11 +121,12 @@ impl Lane {
             data,
             requests: (0..size).map(|_| None).collect(),
             queue,
-            make,
+            make: make.clone(),
             life: 0,
             space: device.memory().id(),
             shape: make.shape,
             timeout: make.timeout,
+            between: make.between.clone(),
             order: device.transport().byte_order(),
             legacy: device.transport().legacy(),
             call: 0,
@@ -184,7 +188,7 @@ impl Lane {
         let Seat { queue, life } = seat?;
         let device = rescue.device();
         if device.memory().id() != self.space {
-            let [headers, statuses, data] = stocks(device, u32::from(queue.size()), self.make)?;
+            let [headers, statuses, data] = stocks(device, u32::from(queue.size()), &self.make)?;
             (self.headers, self.statuses, self.data) = (headers, statuses, data);
             self.space = device.memory().id();
         }
@@ -360,7 +364,7 @@ impl Lane {
         if call.mine == 0 && call.failure.is_some() {
             return Ok(None);
         }
-        let answer = self.queue.get_with(Deadline::after(self.timeout), || Ok(()));
+        let answer = self.queue.get_with(Deadline::after(self.timeout), || self.between.look());
         self.sort_out(answer.map(Some), call)
     }
 
@@ -457,7 +461,7 @@ impl Lane {
 }
 
 /// Headers, status bytes and data buffers of one lane. A queue holds no more requests than it has descriptors.
-fn stocks(device: &Device, size: u32, make: Make) -> Result<[Stock; 3]> {
+fn stocks(device: &Device, size: u32, make: &Make) -> Result<[Stock; 3]> {
     let count = make.window.checked_div(make.shape.segment).unwrap_or(0).clamp(1, 4096);
     let one = u32::from(make.shape.segments(make.shape.request));
     Ok([

@@ -9,6 +9,7 @@ mod api;
 mod job;
 mod lane;
 mod limits;
+mod many;
 mod options;
 mod rescue;
 mod split;

@@ -9,6 +9,7 @@ use super::limits::Limits;
 use super::rescue::Reconnect;
 use super::split::Shape;
 use crate::device::{Device, QueueConfig};
+use crate::drivers::Between;
 use crate::sync::Mutex;
 use crate::{Error, Result};
 
@@ -33,6 +34,8 @@ pub struct BlockOptions {
     pub interrupts: bool,
     /// What happens when the device's back-end goes away.
     pub reconnect: Reconnect,
+    /// What is called during waits.
+    pub between: Between,
 }
 
 impl Default for BlockOptions {
@@ -46,6 +49,7 @@ impl Default for BlockOptions {
             window: 2 << 20,
             interrupts: true,
             reconnect: Reconnect::Fail,
+            between: Between::default(),
         }
     }
 }
@@ -87,7 +91,8 @@ pub(super) fn lanes(
         });
     }
     let shape = Shape::new(options.chunk, limits.size_max, limits.seg_max, places, limits.block_size);
-    let make = Make { shape, window: options.window, timeout: options.timeout };
-    let lanes = queues.into_iter().map(|queue| Lane::new(device, queue, make).map(Mutex::new));
+    let make =
+        Make { shape, window: options.window, timeout: options.timeout, between: options.between.clone() };
+    let lanes = queues.into_iter().map(|queue| Lane::new(device, queue, &make).map(Mutex::new));
     Ok((lanes.collect::<Result<_>>()?, shape))
 }

@@ -1,0 +1,142 @@
+"""asyncio: queues that are awaited, by the event loop's own look at their descriptors. No thread is started.
+
+Cancelling a task detaches its waiter only: the request stays the device's, and its completion is anybody's when it
+comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+from collections.abc import AsyncIterator, Sequence
+
+import virtio
+from virtio._virtio import Buffer, Used
+
+__all__ = ["Queue"]
+
+
+class Queue:
+    """A virtio.Queue for the tasks of one event loop. Use nothing else to take its completions meanwhile.
+
+    Iterating over it gives every request that is done and that no task waits for by its token.
+    """
+
+    def __init__(self, queue: virtio.Queue) -> None:
+        self._queue = queue
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._owned: dict[int, asyncio.Future[Used]] = {}
+        self._any: collections.deque[asyncio.Future[Used]] = collections.deque()
+        self._kept: dict[int, Used | Exception] = {}
+
+    def add(self, readable: Sequence[Buffer] = (), writable: Sequence[Buffer] = ()) -> int:
+        """As virtio.Queue.add()."""
+        return self._queue.add(readable, writable)
+
+    def notify(self) -> None:
+        """As virtio.Queue.notify()."""
+        self._queue.notify()
+
+    async def transfer(self, readable: Sequence[Buffer] = (), writable: Sequence[Buffer] = ()) -> int:
+        """Adds a chain, notifies the device and waits for the answer: how many bytes the device says it wrote."""
+        token = self.add(readable, writable)
+        self.notify()
+        return (await self.wait(token)).written
+
+    async def wait(self, token: int) -> Used:
+        """Waits for the request of this token."""
+        if token in self._kept:
+            return self._give(self._kept.pop(token))
+        if token in self._owned:
+            raise ValueError("another task waits for this token")
+        future = self._owned[token] = asyncio.get_running_loop().create_future()
+        try:
+            self._turn()
+            return await future
+        finally:
+            self._owned.pop(token, None)
+            self._leave(future, token)
+
+    async def get(self) -> Used:
+        """Waits for any request that is done and that no task waits for by its token."""
+        if self._kept:
+            return self._give(self._kept.pop(next(iter(self._kept))))
+        future: asyncio.Future[Used] = asyncio.get_running_loop().create_future()
+        self._any.append(future)
+        try:
+            self._turn()
+            return await future
+        finally:
+            if future in self._any:
+                self._any.remove(future)
+            self._leave(future, None)
+
+    def __aiter__(self) -> AsyncIterator[Used]:
+        return self
+
+    async def __anext__(self) -> Used:
+        try:
+            return await self.get()
+        except virtio.ClosedError:
+            raise StopAsyncIteration from None
+
+    @staticmethod
+    def _give(kept: Used | Exception) -> Used:
+        if isinstance(kept, Exception):
+            raise kept
+        return kept
+
+    def _leave(self, future: asyncio.Future[Used], token: int | None) -> None:
+        """A waiter has gone. What it was given and did not see, since it was cancelled, is kept."""
+        task = asyncio.current_task()
+        if future.done() and not future.cancelled() and task is not None and task.cancelling():
+            if future.exception() is None:
+                self._kept[future.result().token] = future.result()
+        if not self._owned and not self._any:
+            self._stop()
+
+    def _turn(self) -> None:
+        """Takes what is done, and asks for an event while anybody waits."""
+        try:
+            while True:
+                self._take()
+                if not (self._owned or self._any):
+                    return
+                if not self._queue.enable_interrupts():
+                    break
+        except virtio.VirtioError as error:
+            for future in [*self._owned.values(), *self._any]:
+                if not future.done():
+                    future.set_exception(error)
+            self._any.clear()
+            return
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+            self._loop.add_reader(self._queue.fileno(), self._turn)
+
+    def _take(self) -> None:
+        while True:
+            try:
+                used = self._queue.pop()
+            except virtio.IndeterminateError as error:
+                self._hand(error.token, error)
+                continue
+            if used is None:
+                return
+            self._hand(used.token, used)
+
+    def _hand(self, token: int, result: Used | Exception) -> None:
+        future = self._owned.pop(token, None)
+        while (future is None or future.done()) and self._any:
+            future = self._any.popleft()
+        if future is None or future.done():
+            self._kept[token] = result
+        elif isinstance(result, Exception):
+            future.set_exception(result)
+        else:
+            future.set_result(result)
+
+    def _stop(self) -> None:
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.remove_reader(self._queue.fileno())
+        self._loop = None

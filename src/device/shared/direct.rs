@@ -1,0 +1,115 @@
+//! Ways past the books of a shared queue, for as long as one thread has it for itself: what nobody waits for needs no
+//! entry anywhere.
+
+use core::sync::atomic::Ordering;
+use core::time::Duration;
+
+use super::Shared;
+use crate::device::lane::{Lane, Port};
+use crate::device::used::Used;
+use crate::queue::Token;
+use crate::{Error, Result};
+
+impl<L: Lane> Shared<L> {
+    /// Gives up to `most` completions that nobody waits for to `take`, and answers how many there were. `take` runs
+    /// under the lock, and must not wait. An error is given where it is what comes first; else it comes again.
+    pub fn pop_with(&self, most: usize, mut take: impl FnMut(Used<L::Buf>)) -> Result<usize> {
+        let mut state = self.lock();
+        state.check_open()?;
+        let alone = state.is_alone();
+        let drained = if alone { Ok(0) } else { state.drain() };
+        let mut count = 0usize;
+        while count < most {
+            let next = if alone { state.lane.pop() } else { state.any().transpose() };
+            match next {
+                Ok(Some(used)) => take(used),
+                Ok(None) => break,
+                // It was told now, or comes again: what ended with the device is told once, and by itself.
+                Err(error) if count == 0 => return Err(error),
+                Err(Error::Indeterminate { token }) => {
+                    state.keep(Token::from_raw(token), Err(Error::Indeterminate { token }));
+                    break;
+                }
+                Err(_) => break,
+            }
+            count = count.saturating_add(1);
+        }
+        if state.has_news() {
+            self.tell(&mut state);
+        }
+        if count == 0 { drained.map(|_| 0) } else { Ok(count) }
+    }
+
+    /// Takes the completion of one request, if it has come; what comes before it is kept for its owners. Errors as
+    /// [`Shared::wait`].
+    pub fn try_wait(&self, token: Token) -> Result<Option<Used<L::Buf>>> {
+        let mut state = self.lock();
+        if state.is_alone()
+            && let Some(used) = state.lane.pop()?
+        {
+            if used.token == token {
+                return Ok(Some(used));
+            }
+            state.keep(used.token, Ok(used));
+        }
+        if let Some(used) = state.claim(token)? {
+            return Ok(Some(used));
+        }
+        let drained = state.drain();
+        let result = state.fetch(token);
+        state.disclaim(token);
+        if state.has_news() {
+            self.tell(&mut state);
+        }
+        match result {
+            Some(result) => result.map(Some),
+            None => drained.map(|_| None),
+        }
+    }
+
+    /// Looks after the device's end: what was in flight goes home, and its owners are told, without anybody asking.
+    /// Completions that are there are kept, as every wait keeps them.
+    pub fn settle(&self) {
+        let mut state = self.lock();
+        // What went wrong is for the next call to tell.
+        let _ = state.drain();
+        self.tell(&mut state);
+    }
+
+    /// Runs `work` on the queue, under its lock, if it is open and nobody waits for room: for adding in ways that
+    /// [`Shared::try_add`] does not know. It must not wait, nor take completions.
+    ///
+    /// [`Error::Closed`]; [`Error::QueueFull`] where others wait for room.
+    #[inline]
+    pub fn with_open<T>(&self, work: impl FnOnce(&mut L) -> Result<T>) -> Result<T> {
+        let mut state = self.lock();
+        state.check_open()?;
+        if !state.line.is_empty() {
+            return Err(Error::QueueFull { queue: state.lane.index(), need: 0, free: 0 });
+        }
+        work(&mut state.lane)
+    }
+
+    /// As [`Shared::with_open`], and [`Shared::notify`] after it, with the lock taken once. What `work` answers is
+    /// lost where the notification fails.
+    #[inline]
+    pub fn send<T>(&self, work: impl FnOnce(&mut L) -> Result<T>) -> Result<T> {
+        let (done, ring) = self.with_open(|lane| Ok((work(lane)?, lane.publish()?)))?;
+        if ring {
+            self.port.ring()?;
+        }
+        Ok(done)
+    }
+
+    /// Notifies the device, whether it wants that or not.
+    pub fn kick(&self) -> Result<()> {
+        self.lock().check_open()?;
+        self.port.ring()
+    }
+
+    /// How long the reaper looks at the ring before it sleeps, from the next wait on.
+    pub fn set_spin(&self, spin: Duration) {
+        let nanos = u64::try_from(spin.as_nanos()).unwrap_or(u64::MAX);
+        self.spin.store(nanos, Ordering::Relaxed);
+    }
+}

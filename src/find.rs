@@ -1,0 +1,70 @@
+//! Which devices are on this machine: a listing of sysfs, which needs no privileges and opens no device.
+#![cfg(not(loom))]
+
+use alloc::borrow::ToOwned;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use std::fs;
+use std::path::Path;
+
+use crate::Result;
+use crate::address::{Address, Scheme};
+use crate::error::{Error, errno};
+use crate::spec::DeviceType;
+
+/// A device that was found. Nothing of it was opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DeviceInfo {
+    /// Where it is, as [`crate::open()`] takes it.
+    pub address: Address,
+    /// Its type.
+    pub device_type: DeviceType,
+    /// What it is reached by: `pci`.
+    pub transport: &'static str,
+    /// The kernel driver that has it, if any: as long as that is so, it is not to be opened.
+    pub driver: Option<String>,
+}
+
+/// The devices of this machine, in the order of their addresses: PCI functions with virtio's ids (VIRTIO 1.4 §4.1.2).
+///
+/// [`Error::Os`] where sysfs cannot be read. Devices that come or go meanwhile are left out.
+pub fn find() -> Result<Vec<DeviceInfo>> {
+    find_below(Path::new("/sys"))
+}
+
+/// The same below another directory than `/sys`: for tests, and for listings that were copied from elsewhere.
+pub fn find_below(sysfs: &Path) -> Result<Vec<DeviceInfo>> {
+    let entries = match fs::read_dir(sysfs.join("bus/pci/devices")) {
+        Ok(entries) => entries,
+        // A machine without PCI.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => {
+            let errno = error.raw_os_error().unwrap_or(errno::EIO);
+            return Err(Error::Os { doing: "list the PCI functions in sysfs", errno });
+        }
+    };
+    let mut found: Vec<DeviceInfo> = entries.flatten().filter_map(|entry| pci(&entry.path())).collect();
+    found.sort_by(|a, b| a.address.place().cmp(b.address.place()));
+    Ok(found)
+}
+
+/// The device behind a PCI function, if it is one.
+fn pci(function: &Path) -> Option<DeviceInfo> {
+    let id = |name| {
+        let text = fs::read_to_string(function.join(name)).ok()?;
+        u16::from_str_radix(text.trim().trim_start_matches("0x"), 16).ok()
+    };
+    let device_type = DeviceType::from_pci_ids(id("vendor")?, id("device")?, id("subsystem_device")?)?;
+    let driver = fs::read_link(function.join("driver")).ok();
+    let driver = driver.and_then(|link| Some(link.file_name()?.to_string_lossy().into_owned()));
+    let place = function.file_name()?.to_str()?.to_owned();
+    Some(DeviceInfo { address: Address::new(Scheme::Pci, place), device_type, transport: "pci", driver })
+}
+
+impl DeviceInfo {
+    /// The address as text.
+    pub fn address_text(&self) -> String {
+        self.address.to_string()
+    }
+}

@@ -1,0 +1,322 @@
+//! Block devices.
+
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::cell::RefCell;
+
+use pyo3::buffer::PyBuffer;
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyMemoryView};
+
+use super::buffer::{Buffer, Numbers, Pool, Region};
+use super::features::Features;
+use super::fork::Born;
+use super::memory::{Flow, Memory, Pools};
+use super::used::Events;
+use super::{error, of_package, wait};
+use crate::address::Address;
+use crate::device::Options;
+use crate::drivers::{self, Between, BlockOptions};
+use crate::mem::pool::DmaBuf;
+use crate::{Error, Result};
+
+std::thread_local! {
+    /// The devices whose calls of this thread wait, and run signal handlers meanwhile.
+    static BUSY: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A block device. Offsets and lengths are in bytes, and multiples of 512. Any thread may call; as many at a time as
+/// there are queues.
+#[pyclass(frozen, module = "virtio")]
+pub(super) struct Block {
+    disk: drivers::Block,
+    pools: Arc<Pools>,
+    born: Born,
+}
+
+/// Whatever has bytes, as bytes: of `bytes` themselves, which nobody changes, no copy is made.
+enum Data<'py> {
+    Fixed(Bound<'py, PyBytes>),
+    Copied(Vec<u8>),
+}
+
+/// A view of any contiguous object's bytes.
+fn bytes_of<'py>(data: &Bound<'py, PyAny>) -> PyResult<PyBuffer<u8>> {
+    match PyBuffer::<u8>::get(data) {
+        Ok(buffer) if buffer.dimensions() == 1 => Ok(buffer),
+        Err(error) if !error.is_instance_of::<pyo3::exceptions::PyBufferError>(data.py()) => Err(error),
+        _ => PyBuffer::get(&PyMemoryView::from(data)?.call_method1("cast", ("B",))?),
+    }
+}
+
+impl<'py> Data<'py> {
+    fn of(data: &Bound<'py, PyAny>) -> PyResult<Self> {
+        if let Ok(fixed) = data.cast::<PyBytes>() {
+            return Ok(Self::Fixed(fixed.clone()));
+        }
+        Ok(Self::Copied(bytes_of(data)?.to_vec(data.py())?))
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Fixed(bytes) => bytes.as_bytes(),
+            Self::Copied(bytes) => bytes,
+        }
+    }
+}
+
+impl Block {
+    /// Runs a call that may wait, detached from the interpreter.
+    fn run<T: Send>(
+        &self,
+        py: Python<'_>,
+        call: impl FnOnce(&drivers::Block) -> Result<T> + Send,
+    ) -> PyResult<T> {
+        let located =
+            |result: Result<T>| result.map_err(|error| error.at(self.disk.device().address()).into());
+        if let Err(error) = self.born.check("block device") {
+            return located(Err(error));
+        }
+        let own = core::ptr::from_ref(self).addr();
+        if BUSY.with_borrow(|busy| busy.contains(&own)) {
+            return Err(PyRuntimeError::new_err(
+                "a signal handler cannot use the block device that the interrupted call waits for",
+            ));
+        }
+        BUSY.with_borrow_mut(|busy| busy.push(own));
+        let result = py.detach(|| call(&self.disk));
+        BUSY.with_borrow_mut(|busy| busy.pop());
+        located(result)
+    }
+
+    fn make_pool(&self, count: u32, stride: u32, region: Option<&Region>) -> PyResult<Pool> {
+        let region = region.map(|region| &region.region);
+        let memory = Memory::of_device(self.disk.device(), count, stride, region)?;
+        let first = self.pools.add(&memory);
+        Pool::new(memory, first)
+    }
+}
+
+fn offsets_of(array: &Bound<'_, PyAny>) -> PyResult<Vec<u64>> {
+    let numbers = Numbers::of(array, false)?;
+    Ok((0..numbers.rows()).filter_map(|row| numbers.get(row, 0)).collect())
+}
+
+/// The first buffers of a pool, for their flight.
+fn take_first(pool: &Pool, count: usize, flow: Flow) -> Result<Vec<DmaBuf>> {
+    let count = u32::try_from(count).unwrap_or(u32::MAX);
+    (0..count).map(|index| pool.memory.take(index, flow)).collect()
+}
+
+#[pymethods]
+impl Block {
+    /// Opens the block device at an address and sets it up. `timeout` limits the wait for each answer, in seconds;
+    /// `control_timeout` that for a reset and the like.
+    #[new]
+    #[pyo3(signature = (
+        address, *, queues=1, queue_size=None, timeout=Some(30.0), control_timeout=2.0, reconnect="fail"
+    ))]
+    fn new(
+        py: Python<'_>,
+        address: &str,
+        queues: u16,
+        queue_size: Option<u16>,
+        timeout: Option<f64>,
+        control_timeout: f64,
+        reconnect: &str,
+    ) -> PyResult<Self> {
+        if reconnect != "fail" {
+            return Err(PyValueError::new_err("reconnect= knows \"fail\" only, in this version"));
+        }
+        let address: Address = address.parse()?;
+        let control_timeout = wait::longest(Some(control_timeout))?;
+        let options = Options { control_timeout, ..Options::default() };
+        let timeout = wait::longest(timeout)?;
+        let between = Between::new(wait::look_after_signals);
+        let block = BlockOptions { queues, queue_size, timeout, between, ..BlockOptions::default() };
+        let made = py.detach(|| drivers::Block::new(crate::open_with(&address, options)?, block));
+        Ok(Self { disk: made.map_err(error::opening)?, pools: Arc::default(), born: Born::now() })
+    }
+
+    /// Reads `length` bytes from `offset` on.
+    fn pread<'py>(&self, py: Python<'py>, length: usize, offset: u64) -> PyResult<Bound<'py, PyBytes>> {
+        if length as u64 > self.disk.size() {
+            let size = self.disk.size();
+            self.run::<()>(py, |_| Err(Error::OutOfBounds { offset, len: length as u64, size }))?;
+        }
+        PyBytes::new_with(py, length, |to| self.run(py, |disk| disk.read(offset, to)))
+    }
+
+    /// Reads from `offset` on into a buffer, as many bytes as it has. A Buffer of this device is filled without a
+    /// copy. Answers the number of bytes.
+    fn readinto(&self, py: Python<'_>, buffer: &Bound<'_, PyAny>, offset: u64) -> PyResult<usize> {
+        if let Ok(own) = buffer.cast::<Buffer>() {
+            let own = own.get();
+            let buf = own.memory.take(own.index, Flow::Writable)?;
+            return self.run(py, |disk| disk.read_into(offset, buf).map(|buf| buf.len() as usize));
+        }
+        let to = bytes_of(buffer)?;
+        if to.readonly() {
+            return Err(PyValueError::new_err("the buffer to read into is read-only"));
+        }
+        let mut bytes = alloc::vec![0; to.len_bytes()];
+        self.run(py, |disk| disk.read(offset, &mut bytes))?;
+        to.copy_from_slice(py, &bytes)?;
+        Ok(bytes.len())
+    }
+
+    /// Writes any buffer's bytes at `offset`; a Buffer of this device without a copy. Answers the number of bytes. The
+    /// data may be in the device's cache then: flush().
+    fn pwrite(&self, py: Python<'_>, data: &Bound<'_, PyAny>, offset: u64) -> PyResult<usize> {
+        if let Ok(own) = data.cast::<Buffer>() {
+            let own = own.get();
+            let buf = own.memory.take(own.index, Flow::Readable)?;
+            return self.run(py, |disk| disk.write_from(offset, buf).map(|buf| buf.len() as usize));
+        }
+        let data = Data::of(data)?;
+        let bytes = data.bytes();
+        self.run(py, |disk| disk.write(offset, bytes))?;
+        Ok(bytes.len())
+    }
+
+    /// Reads many pieces, in flight together: the one at offsets[n] into buffer n of `out`, a pool of this device
+    /// (without a copy), or into row n of any other buffer with as many equal rows. `offsets` is an array of integers.
+    fn read_many(&self, py: Python<'_>, offsets: &Bound<'_, PyAny>, out: &Bound<'_, PyAny>) -> PyResult<()> {
+        let offsets = offsets_of(offsets)?;
+        if let Ok(pool) = out.cast::<Pool>() {
+            let bufs = take_first(pool.get(), offsets.len(), Flow::Writable)?;
+            return self.run(py, |disk| disk.read_many_into(&offsets, bufs));
+        }
+        let to = bytes_of(out)?;
+        if to.readonly() {
+            return Err(PyValueError::new_err("the buffer to read into is read-only"));
+        }
+        let mut bytes = alloc::vec![0; to.len_bytes()];
+        self.run(py, |disk| disk.read_many(&offsets, &mut bytes))?;
+        to.copy_from_slice(py, &bytes)
+    }
+
+    /// The opposite of read_many(): what overlaps is written in no particular order.
+    fn write_many(
+        &self,
+        py: Python<'_>,
+        offsets: &Bound<'_, PyAny>,
+        data: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        let offsets = offsets_of(offsets)?;
+        if let Ok(pool) = data.cast::<Pool>() {
+            let bufs = take_first(pool.get(), offsets.len(), Flow::Readable)?;
+            return self.run(py, |disk| disk.write_many_from(&offsets, bufs));
+        }
+        let data = Data::of(data)?;
+        let bytes = data.bytes();
+        self.run(py, |disk| disk.write_many(&offsets, bytes))
+    }
+
+    /// Makes all writes that were done before permanent.
+    fn flush(&self, py: Python<'_>) -> PyResult<()> {
+        self.run(py, drivers::Block::flush)
+    }
+
+    /// Tells the device that a range is not needed any more.
+    fn discard(&self, py: Python<'_>, offset: u64, length: u64) -> PyResult<()> {
+        self.run(py, |disk| disk.discard(offset, length))
+    }
+
+    /// Sets a range to zeroes; with `unmap` the device may deallocate it.
+    #[pyo3(signature = (offset, length, *, unmap=false))]
+    fn write_zeroes(&self, py: Python<'_>, offset: u64, length: u64, unmap: bool) -> PyResult<()> {
+        self.run(py, |disk| disk.write_zeroes(offset, length, unmap))
+    }
+
+    /// The device's id string.
+    fn get_id(&self, py: Python<'_>) -> PyResult<String> {
+        self.run(py, drivers::Block::get_id)
+    }
+
+    /// Buffers that this device can reach, for reads and writes without a copy.
+    #[pyo3(signature = (count, stride, *, region=None))]
+    fn pool(&self, count: u32, stride: u32, region: Option<&Bound<'_, Region>>) -> PyResult<Pool> {
+        self.make_pool(count, stride, region.map(Bound::get))
+    }
+
+    /// The device as an io.RawIOBase, for what wants a file: any offset and length.
+    fn raw<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        of_package(slf.py(), "virtio.io", "BlockIO")?.call1((slf,))
+    }
+
+    /// Size in bytes, as last read.
+    #[getter]
+    fn size(&self) -> u64 {
+        self.disk.size()
+    }
+
+    /// Logical block size in bytes.
+    #[getter]
+    fn block_size(&self) -> u32 {
+        self.disk.block_size()
+    }
+
+    /// Whether the device takes no writes.
+    #[getter]
+    fn read_only(&self) -> bool {
+        self.disk.read_only()
+    }
+
+    /// Number of request queues in use.
+    #[getter]
+    fn queues(&self) -> usize {
+        self.disk.queues()
+    }
+
+    /// Where it is.
+    #[getter]
+    fn address(&self) -> &str {
+        self.disk.device().address()
+    }
+
+    /// The features that the device offers.
+    #[getter]
+    fn offered(&self) -> PyResult<Features> {
+        let device = self.disk.device();
+        Ok(Features::new(device.offered()?, device.device_type()))
+    }
+
+    /// The features in use, and what became of all others.
+    #[getter]
+    fn features(&self) -> Features {
+        let device = self.disk.device();
+        match device.negotiated() {
+            Some(done) => Features::negotiated(&done),
+            None => Features::new(self.disk.features(), device.device_type()),
+        }
+    }
+
+    /// What has happened to the device since the last look.
+    fn events(&self, py: Python<'_>) -> PyResult<Events> {
+        Ok(self.run(py, drivers::Block::events)?.into())
+    }
+
+    /// Resets and closes the device: calls of other threads fail from then on. A second call does nothing.
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        if !self.born.here() {
+            return Ok(());
+        }
+        Ok(py.detach(|| self.disk.close())?)
+    }
+
+    fn __enter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    #[pyo3(signature = (*_exc))]
+    fn __exit__(&self, py: Python<'_>, _exc: &Bound<'_, pyo3::types::PyTuple>) -> PyResult<()> {
+        self.close(py)
+    }
+
+    fn __repr__(&self) -> String {
+        alloc::format!("Block({}, {} bytes, {} queues)", self.address(), self.size(), self.queues())
+    }
+}

@@ -1,0 +1,359 @@
+//! Memory of a device as Python objects: the buffer protocol, and nothing else that needs care.
+//!
+//! What is exported is an address. This crate makes no reference to the bytes behind it; whoever reads or writes
+//! them through a view does so as another process would.
+#![expect(unsafe_code, reason = "the buffer protocol hands out addresses through a C structure")]
+
+use alloc::string::String;
+use alloc::sync::Arc;
+use core::ffi::{c_int, c_void};
+use core::marker::PhantomData;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+
+use pyo3::buffer::PyUntypedBuffer;
+use pyo3::exceptions::{PyBufferError, PyIndexError, PyTypeError, PyValueError};
+use pyo3::ffi;
+use pyo3::prelude::*;
+
+use super::memory::{Flow, Memory};
+use crate::Error;
+use crate::mem::region::DmaRegion;
+
+/// Fills a view of one dimension over `len` bytes at `at`.
+///
+/// # Safety
+/// `view` leads to a structure that CPython wants filled. `at` leads to `len` bytes that stay mapped, and writable
+/// unless `readonly`, as long as `owner` lives.
+unsafe fn export(
+    owner: &Bound<'_, PyAny>,
+    view: *mut ffi::Py_buffer,
+    (at, len): (*mut u8, usize),
+    readonly: bool,
+    flags: c_int,
+) -> PyResult<()> {
+    let len = ffi::Py_ssize_t::try_from(len).map_err(|_| PyBufferError::new_err("too long for a view"))?;
+    // SAFETY: the caller vouches for `view` and the bytes; the view counts a reference to `owner`.
+    let done = unsafe {
+        ffi::PyBuffer_FillInfo(view, owner.as_ptr(), at.cast::<c_void>(), len, readonly.into(), flags)
+    };
+    if done == 0 { Ok(()) } else { Err(PyErr::fetch(owner.py())) }
+}
+
+/// One buffer that the device can reach. memoryview(), numpy, struct and readinto() see its bytes, without a copy.
+///
+/// While it is in flight, a new view of it is refused (BufferError) if the device may write it, and read-only if the
+/// device reads it. Views taken before stay valid memory; what they hold then is up to the device.
+#[pyclass(frozen, module = "virtio")]
+#[derive(Debug)]
+pub(super) struct Buffer {
+    pub(super) memory: Arc<Memory>,
+    pub(super) index: u32,
+    /// Its number at the device.
+    #[pyo3(get)]
+    slot: u32,
+}
+
+impl Buffer {
+    pub(super) fn new(memory: Arc<Memory>, index: u32, first: u32) -> Self {
+        Self { memory, index, slot: first.wrapping_add(index) }
+    }
+}
+
+#[pymethods]
+impl Buffer {
+    fn __len__(&self) -> usize {
+        self.memory.stride() as usize
+    }
+
+    /// Whether a queue has it.
+    #[getter]
+    fn in_flight(&self) -> bool {
+        self.memory.in_flight(self.index).is_some()
+    }
+
+    fn __repr__(&self) -> String {
+        let state = match self.memory.in_flight(self.index) {
+            None => "idle",
+            Some(Flow::Readable) => "in flight, device-readable",
+            Some(Flow::Writable) => "in flight, device-writable",
+        };
+        alloc::format!("Buffer(slot {}, {} bytes, {state})", self.slot, self.memory.stride())
+    }
+
+    /// # Safety
+    /// Called by CPython, with a structure to be filled.
+    unsafe fn __getbuffer__(slf: Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
+        let this = slf.get();
+        let readonly = match this.memory.in_flight(this.index) {
+            None => false,
+            Some(Flow::Readable) => true,
+            Some(Flow::Writable) => {
+                return Err(PyBufferError::new_err(
+                    "the buffer is in flight and the device may write it: wait for its request first",
+                ));
+            }
+        };
+        let bytes = (this.memory.address(this.index), this.memory.stride() as usize);
+        // SAFETY: CPython's structure; the memory lives as long as the object, which the view keeps.
+        unsafe { export(slf.as_any(), view, bytes, readonly, flags) }
+    }
+
+    /// # Safety
+    /// Called by CPython with what `__getbuffer__` filled, which owns nothing.
+    unsafe fn __releasebuffer__(&self, _view: *mut ffi::Py_buffer) {}
+}
+
+/// Equal buffers that the device can reach, in one piece of memory: `pool[i]` is one of them, and a view of the whole
+/// has two dimensions, buffers and bytes. That view is always writable, whatever is in flight.
+#[pyclass(frozen, module = "virtio", sequence)]
+#[derive(Debug)]
+pub(super) struct Pool {
+    pub(super) memory: Arc<Memory>,
+    /// Number of the first buffer at the device: buffer i of the pool has the number first + i.
+    #[pyo3(get)]
+    pub(super) first: u32,
+    /// Views of two dimensions lead here; as long-lived as the object.
+    shape: [ffi::Py_ssize_t; 2],
+    strides: [ffi::Py_ssize_t; 2],
+}
+
+impl Pool {
+    pub(super) fn new(memory: Arc<Memory>, first: u32) -> PyResult<Self> {
+        let size =
+            |n: u32| ffi::Py_ssize_t::try_from(n).map_err(|_| PyValueError::new_err("too large for a view"));
+        let (count, stride) = (size(memory.count())?, size(memory.stride())?);
+        Ok(Self { memory, first, shape: [count, stride], strides: [stride, 1] })
+    }
+}
+
+#[pymethods]
+impl Pool {
+    /// Number of buffers.
+    #[getter]
+    fn count(&self) -> u32 {
+        self.memory.count()
+    }
+
+    /// Bytes of each buffer, and from one to the next.
+    #[getter]
+    fn stride(&self) -> u32 {
+        self.memory.stride()
+    }
+
+    fn __len__(&self) -> usize {
+        self.memory.count() as usize
+    }
+
+    fn __getitem__(&self, index: isize) -> PyResult<Buffer> {
+        let from = if index < 0 { self.__len__() } else { 0 };
+        let place = from.checked_add_signed(index).filter(|place| *place < self.__len__());
+        let place = place.and_then(|place| u32::try_from(place).ok());
+        let place = place.ok_or_else(|| PyIndexError::new_err("the pool has no buffer of this number"))?;
+        Ok(Buffer::new(Arc::clone(&self.memory), place, self.first))
+    }
+
+    /// Number of buffers that are in flight.
+    #[getter]
+    fn in_flight(&self) -> usize {
+        (0..self.memory.count()).filter(|index| self.memory.in_flight(*index).is_some()).count()
+    }
+
+    /// Descriptor of the memory file behind the pool, for another process; the pool begins at fd_offset in it.
+    fn fileno(&self) -> PyResult<RawFd> {
+        fileno(self.memory.region())
+    }
+
+    /// Where the pool begins in the file that fileno() gives, in bytes.
+    #[getter]
+    fn fd_offset(&self) -> u64 {
+        self.memory.region().fd_offset().saturating_add(self.memory.offset() as u64)
+    }
+
+    fn __repr__(&self) -> String {
+        alloc::format!("Pool({} buffers of {} bytes)", self.memory.count(), self.memory.stride())
+    }
+
+    /// # Safety
+    /// Called by CPython, with a structure to be filled.
+    unsafe fn __getbuffer__(slf: Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
+        let this = slf.get();
+        let bytes = (this.memory.address(0), this.memory.len());
+        // SAFETY: CPython's structure; the memory lives as long as the object, which the view keeps.
+        unsafe { export(slf.as_any(), view, bytes, false, flags) }?;
+        // SAFETY: CPython's structure, which nobody else has yet.
+        let view = unsafe { &mut *view };
+        if flags & ffi::PyBUF_ND == ffi::PyBUF_ND {
+            view.ndim = 2;
+            // Both are written by nobody, and live as long as the object.
+            view.shape = this.shape.as_ptr().cast_mut();
+            if flags & ffi::PyBUF_STRIDES == ffi::PyBUF_STRIDES {
+                view.strides = this.strides.as_ptr().cast_mut();
+            }
+        }
+        Ok(())
+    }
+
+    /// # Safety
+    /// Called by CPython with what `__getbuffer__` filled, which owns nothing.
+    unsafe fn __releasebuffer__(&self, _view: *mut ffi::Py_buffer) {}
+}
+
+/// Numbers in an array of Python's (`array.array`, numpy), one or two dimensions of 2, 4 or 8 bytes each, read and
+/// written in place: no object is made of any. The array's memory is its own business: every access is an unaligned
+/// one by value.
+pub(super) struct Numbers<'py> {
+    // Holds the export, so that the array can neither move nor go.
+    buffer: PyUntypedBuffer,
+    rows: usize,
+    columns: usize,
+    width: usize,
+    held: PhantomData<Python<'py>>,
+}
+
+impl<'py> Numbers<'py> {
+    /// Over an array; with `write` it must not be read-only.
+    pub(super) fn of(array: &Bound<'py, PyAny>, write: bool) -> PyResult<Self> {
+        let buffer = PyUntypedBuffer::get(array)?;
+        let format = buffer.format().to_bytes();
+        let format = format.strip_prefix(b"@").or(format.strip_prefix(b"=")).unwrap_or(format);
+        let width = buffer.item_size();
+        let integers =
+            matches!(format, [b'h' | b'H' | b'i' | b'I' | b'l' | b'L' | b'q' | b'Q' | b'n' | b'N']);
+        if !integers || !matches!(width, 2 | 4 | 8) || !buffer.is_c_contiguous() {
+            return Err(PyTypeError::new_err(
+                "numbers are given in contiguous arrays of integers of 2, 4 or 8 bytes, such as array('Q')",
+            ));
+        }
+        if write && buffer.readonly() {
+            return Err(PyTypeError::new_err("an array that is filled must not be read-only"));
+        }
+        let (rows, columns) = match *buffer.shape() {
+            [rows] => (rows, 1),
+            [rows, columns] => (rows, columns),
+            _ => return Err(PyTypeError::new_err("arrays of numbers have one or two dimensions")),
+        };
+        Ok(Self { buffer, rows, columns, width, held: PhantomData })
+    }
+
+    pub(super) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub(super) fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// Where a number lies; `None` outside the array.
+    #[inline]
+    fn at(&self, row: usize, column: usize) -> Option<*mut u8> {
+        let inside = row < self.rows && column < self.columns;
+        // Cannot overflow: the array lies in memory.
+        let item = row.wrapping_mul(self.columns).wrapping_add(column);
+        inside.then(|| self.buffer.buf_ptr().cast::<u8>().wrapping_add(item.wrapping_mul(self.width)))
+    }
+
+    /// The number at a place, as unsigned: a negative one is a large one, which names nothing.
+    #[inline]
+    pub(super) fn get(&self, row: usize, column: usize) -> Option<u64> {
+        let at = self.at(row, column)?;
+        Some(match self.width {
+            // SAFETY: inside the array, whose items have this width; the export keeps it where it is.
+            8 => unsafe { at.cast::<u64>().read_unaligned() },
+            // SAFETY: as above.
+            4 => u64::from(unsafe { at.cast::<u32>().read_unaligned() }),
+            // SAFETY: as above.
+            _ => u64::from(unsafe { at.cast::<u16>().read_unaligned() }),
+        })
+    }
+
+    /// Writes a number's low bits to a place. Only for arrays that were taken to write.
+    #[inline]
+    pub(super) fn set(&self, row: usize, column: usize, value: u64) {
+        let Some(at) = self.at(row, column) else { return };
+        match self.width {
+            // SAFETY: inside the array, whose items have this width and may be written; the export keeps it.
+            8 => unsafe { at.cast::<u64>().write_unaligned(value) },
+            // SAFETY: as above.
+            4 => unsafe { at.cast::<u32>().write_unaligned(value as u32) },
+            // SAFETY: as above.
+            _ => unsafe { at.cast::<u16>().write_unaligned(value as u16) },
+        }
+    }
+
+    /// Whether whole tokens fit.
+    pub(super) fn holds_tokens(&self) -> bool {
+        self.width == 8
+    }
+}
+
+fn fileno(region: &DmaRegion) -> PyResult<RawFd> {
+    let fd = region.fd().ok_or(Error::Closed { what: "region's descriptor" })?;
+    Ok(fd.as_raw_fd())
+}
+
+/// Memory for devices over a memory file of the caller's (os.memfd_create with MFD_ALLOW_SEALING): it is sealed
+/// against shrinking, its content stays, and whoever has the descriptor shares it. Without a length it is the whole
+/// file. `Region.create(length)` makes a file of its own.
+#[pyclass(frozen, module = "virtio")]
+#[derive(Debug)]
+pub(super) struct Region {
+    pub(super) region: Arc<DmaRegion>,
+}
+
+#[pymethods]
+impl Region {
+    #[new]
+    #[pyo3(signature = (fd, *, offset=0, length=None))]
+    fn new(fd: &Bound<'_, PyAny>, offset: u64, length: Option<usize>) -> PyResult<Self> {
+        let raw: RawFd = match fd.extract() {
+            Ok(raw) => raw,
+            Err(_) => fd.call_method0("fileno")?.extract()?,
+        };
+        if raw < 0 {
+            return Err(PyValueError::new_err("a descriptor is a number from 0 on"));
+        }
+        // SAFETY: not -1, and used for the length of this call, during which the interpreter is held.
+        let borrowed = unsafe { BorrowedFd::borrow_raw(raw) };
+        let own = borrowed.try_clone_to_owned()?;
+        let length = match length {
+            Some(length) => length,
+            None => {
+                let size = std::fs::File::from(own.try_clone()?).metadata()?.len();
+                usize::try_from(size.saturating_sub(offset)).unwrap_or(usize::MAX)
+            }
+        };
+        Ok(Self { region: DmaRegion::from_fd(own, offset, length)? })
+    }
+
+    /// A region over a new memory file, all zero.
+    #[staticmethod]
+    fn create(length: usize) -> PyResult<Self> {
+        Ok(Self { region: DmaRegion::new(length)? })
+    }
+
+    fn __len__(&self) -> usize {
+        self.region.len()
+    }
+
+    /// Descriptor of the memory file.
+    fn fileno(&self) -> PyResult<RawFd> {
+        fileno(&self.region)
+    }
+
+    fn __repr__(&self) -> String {
+        alloc::format!("Region({} bytes)", self.region.len())
+    }
+
+    /// # Safety
+    /// Called by CPython, with a structure to be filled.
+    unsafe fn __getbuffer__(slf: Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
+        let region = &slf.get().region;
+        let bytes = (region.as_ptr(), region.len());
+        // SAFETY: CPython's structure; the region lives as long as the object, which the view keeps.
+        unsafe { export(slf.as_any(), view, bytes, false, flags) }
+    }
+
+    /// # Safety
+    /// Called by CPython with what `__getbuffer__` filled, which owns nothing.
+    unsafe fn __releasebuffer__(&self, _view: *mut ffi::Py_buffer) {}
+}

@@ -1,0 +1,85 @@
+//! Entropy devices.
+
+use alloc::string::String;
+use std::sync::PoisonError;
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use super::fork::Born;
+use super::{error, wait};
+use crate::Error;
+use crate::drivers::{self, Between};
+use crate::sync::Mutex;
+
+/// Random bytes from an entropy device.
+#[pyclass(frozen, module = "virtio")]
+pub(super) struct Entropy {
+    source: Mutex<Option<drivers::Entropy>>,
+    address: String,
+    born: Born,
+}
+
+#[pymethods]
+impl Entropy {
+    /// Opens the entropy device at an address and sets it up. `timeout` limits the wait for each answer, in seconds.
+    #[new]
+    #[pyo3(signature = (address, *, timeout=Some(30.0)))]
+    fn new(py: Python<'_>, address: &str, timeout: Option<f64>) -> PyResult<Self> {
+        let _: crate::address::Address = address.parse()?;
+        let timeout = wait::longest(timeout)?;
+        let made = py.detach(|| drivers::Entropy::open(address, timeout)).map_err(error::opening)?;
+        let source = made.with_between(Between::new(wait::look_after_signals));
+        Ok(Self { source: Mutex::new(Some(source)), address: address.into(), born: Born::now() })
+    }
+
+    /// `length` random bytes.
+    fn read<'py>(&self, py: Python<'py>, length: usize) -> PyResult<Bound<'py, PyBytes>> {
+        self.born.check("entropy device")?;
+        PyBytes::new_with(py, length, |to| {
+            let filled = py.detach(|| match self.source.try_lock() {
+                Ok(mut source) => {
+                    let source = source.as_mut().ok_or(Error::Closed { what: "entropy device" });
+                    Some(source.and_then(|source| source.fill(to)))
+                }
+                Err(_) => None,
+            });
+            match filled {
+                Some(filled) => filled.map_err(|error| error.at(&self.address).into()),
+                None => Err(PyRuntimeError::new_err("another call is reading: use a device for each thread")),
+            }
+        })
+    }
+
+    /// Resets and closes the device. A second call does nothing.
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        if !self.born.here() {
+            return Ok(());
+        }
+        let closed = py.detach(|| {
+            let source = self.source.lock().unwrap_or_else(PoisonError::into_inner).take();
+            source.map_or(Ok(()), |source| source.into_device().close())
+        });
+        Ok(closed?)
+    }
+
+    /// Where it is.
+    #[getter]
+    fn address(&self) -> &str {
+        &self.address
+    }
+
+    fn __enter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    #[pyo3(signature = (*_exc))]
+    fn __exit__(&self, py: Python<'_>, _exc: &Bound<'_, pyo3::types::PyTuple>) -> PyResult<()> {
+        self.close(py)
+    }
+
+    fn __repr__(&self) -> String {
+        alloc::format!("Entropy({})", self.address)
+    }
+}

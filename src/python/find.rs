@@ -1,0 +1,90 @@
+//! `find()`: what is on this machine.
+
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+use pyo3::prelude::*;
+
+use super::of_package;
+use crate::find as rust;
+
+/// A device that was found and not opened.
+#[pyclass(frozen, module = "virtio", eq, hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct DeviceInfo {
+    /// Where it is, as open() takes it.
+    #[pyo3(get)]
+    address: String,
+    /// What it is reached by.
+    #[pyo3(get)]
+    transport: &'static str,
+    /// The kernel driver that has it, or None.
+    #[pyo3(get)]
+    driver: Option<String>,
+    device_type: u32,
+}
+
+impl From<&rust::DeviceInfo> for DeviceInfo {
+    fn from(info: &rust::DeviceInfo) -> Self {
+        Self {
+            address: info.address.to_string(),
+            transport: info.transport,
+            driver: info.driver.clone(),
+            device_type: info.device_type.0,
+        }
+    }
+}
+
+#[pymethods]
+impl DeviceInfo {
+    /// Its type, a DeviceType.
+    #[getter]
+    fn r#type<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        of_package(py, "virtio.enums", "DeviceType")?.call1((self.device_type,))
+    }
+
+    fn __repr__(&self) -> String {
+        let driver = self.driver.as_deref().unwrap_or("unbound");
+        alloc::format!("DeviceInfo({}, {driver})", self.address)
+    }
+}
+
+/// Devices of this machine, one after the other. It can be left and taken up again.
+#[pyclass(frozen, module = "virtio")]
+#[derive(Debug)]
+pub(super) struct Found {
+    devices: Vec<DeviceInfo>,
+    next: AtomicUsize,
+}
+
+#[pymethods]
+impl Found {
+    fn __iter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    fn __next__(&self) -> Option<DeviceInfo> {
+        self.devices.get(self.next.fetch_add(1, Ordering::Relaxed)).cloned()
+    }
+}
+
+/// The devices of this machine that fit: by type, by transport ("pci"), by kernel driver. Needs no privileges and
+/// opens nothing.
+#[pyfunction]
+#[pyo3(signature = (*, r#type=None, transport=None, driver=None))]
+pub(super) fn find(
+    py: Python<'_>,
+    r#type: Option<u32>,
+    transport: Option<&str>,
+    driver: Option<&str>,
+) -> PyResult<Found> {
+    let found = py.detach(rust::find)?;
+    let fits = |info: &&rust::DeviceInfo| {
+        r#type.is_none_or(|wanted| wanted == info.device_type.0)
+            && transport.is_none_or(|wanted| wanted == info.transport)
+            && driver.is_none_or(|wanted| info.driver.as_deref() == Some(wanted))
+    };
+    let devices = found.iter().filter(fits).map(DeviceInfo::from).collect();
+    Ok(Found { devices, next: AtomicUsize::new(0) })
+}

@@ -1,0 +1,76 @@
+//! The Python face: classes over the crate's types, and no protocol logic. The only code that names PyO3.
+//!
+//! Classes are frozen and their insides `Sync`: threads may share every object, with or without the GIL.
+//! - What is short (add, publish, pop) stays attached to the interpreter; whatever may wait detaches.
+//! - No Python code runs, and no Python object is dropped, while a lock of this crate is held; what the rings hold in
+//!   flight are [`DmaBuf`](crate::mem::pool::DmaBuf)s, which know nothing of Python.
+//! - Exceptions are made at one place: `error.rs`.
+#![cfg(not(loom))]
+
+mod batch;
+mod block;
+mod buffer;
+mod device;
+mod entropy;
+mod error;
+mod features;
+mod find;
+mod fork;
+mod memory;
+mod queue;
+mod used;
+mod wait;
+
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+use pyo3::exceptions::PyImportError;
+use pyo3::prelude::*;
+
+/// The compiled part of the package `virtio`, which re-exports what is of use.
+#[pymodule(gil_used = false)]
+mod _virtio {
+    use pyo3::prelude::*;
+
+    #[pymodule_export]
+    use crate::python::block::Block;
+    #[pymodule_export]
+    use crate::python::buffer::{Buffer, Pool, Region};
+    #[pymodule_export]
+    use crate::python::device::{Device, open};
+    #[pymodule_export]
+    use crate::python::entropy::Entropy;
+    #[pymodule_export]
+    use crate::python::features::{Features, tables};
+    #[pymodule_export]
+    use crate::python::find::{DeviceInfo, Found, find};
+    #[pymodule_export]
+    use crate::python::queue::Queue;
+    #[pymodule_export]
+    use crate::python::used::{Events, Used};
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        crate::python::one_interpreter(module.py())?;
+        module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+        crate::python::fork::watch(module)
+    }
+}
+
+/// Refuses a second interpreter of the process (fault M14): classes and statics would be shared between the two. Newer
+/// versions of Python refuse it by themselves.
+fn one_interpreter(py: Python<'_>) -> PyResult<()> {
+    static FIRST: AtomicUsize = AtomicUsize::new(0);
+    // Each interpreter has a module of its own, for as long as it lives.
+    let own = py.import("builtins")?.as_ptr().addr();
+    match FIRST.compare_exchange(0, own, Ordering::Relaxed, Ordering::Relaxed) {
+        Err(first) if first != own => {
+            Err(PyImportError::new_err("virtio is for one interpreter of a process"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A name of one of the package's Python modules.
+fn of_package<'py>(py: Python<'py>, module: &str, name: &str) -> PyResult<Bound<'py, PyAny>> {
+    py.import(module)?.getattr(name)
+}
