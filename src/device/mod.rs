@@ -56,7 +56,6 @@ mod queue;
 #[cfg(not(loom))]
 mod setup;
 mod shared;
-#[cfg(not(loom))]
 mod used;
 
 #[cfg(not(loom))]
