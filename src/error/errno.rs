@@ -34,6 +34,8 @@ pub const EPROTO: i32 = 71;
 pub const EOPNOTSUPP: i32 = 95;
 /// Connection reset by peer.
 pub const ECONNRESET: i32 = 104;
+/// Connection refused.
+pub const ECONNREFUSED: i32 = 111;
 /// Connection timed out.
 pub const ETIMEDOUT: i32 = 110;
 /// Stale handle.

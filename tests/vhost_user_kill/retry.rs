@@ -4,8 +4,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use rustix::process::{Signal, kill_process};
 use virtio::Error;
-use virtio::drivers::{Block, BlockOptions, Reconnect};
+use virtio::drivers::{Between, Block, BlockOptions, Reconnect};
 
 use crate::daemon::{Daemon, Export, Place, image, over_file};
 use crate::random::Random;
@@ -153,6 +154,8 @@ fn e2_a_daemon_that_comes_back_with_less_is_refused() {
     let disk = Block::open(&daemon.address(), options(2)).unwrap();
     disk.read(0, &mut [0; 512]).unwrap();
     daemon.kill();
+    // Seen before the next request, which would be in flight else, and indeterminate.
+    assert!(disk.events().unwrap().gone);
     std::fs::OpenOptions::new().write(true).open(&file).unwrap().set_len(1 << 20).unwrap();
     daemon = start(&place, &file, 2);
     let smaller = disk.read(0, &mut [0; 512]).unwrap_err();
@@ -180,11 +183,20 @@ fn without_a_daemon_to_come_back_the_call_ends_at_its_deadline() {
     let mut daemon = start(&place, &file, 1);
     let mut options = options(1);
     (options.timeout, options.control_timeout) = (Duration::from_millis(500), Duration::from_millis(200));
+    // Dies while the call waits: then its request is in flight, since a stopped daemon answers none.
+    let (pid, armed) = (daemon.pid(), AtomicBool::new(true));
+    options.between = Between::new(move || {
+        if armed.swap(false, Ordering::Relaxed) {
+            kill_process(pid, Signal::KILL).unwrap();
+        }
+        Ok(())
+    });
     let disk = Block::open(&daemon.address(), options).unwrap();
-    daemon.kill();
+    daemon.signal(Signal::STOP);
     let limit = Duration::from_millis(700);
     let first = timely(limit, || disk.read(0, &mut [0; 512])).unwrap_err();
     assert!(matches!(first.kind(), Error::Indeterminate { .. }), "it was in flight: {first}");
+    daemon.kill();
     let next = timely(limit, || disk.read(0, &mut [0; 512])).unwrap_err();
     assert_eq!(next.errno(), 111, "refused: {next}");
     timely(limit, || drop(disk));

@@ -136,7 +136,7 @@ impl Block {
     }
 
     /// The device behind it. Its events are to be taken through [`Block::events`]. After a reconnection with
-    /// [`Reconnect::Retry`] it may be another one.
+    /// [`Reconnect::Retry`](super::Reconnect::Retry) it may be another one.
     pub fn device(&self) -> &Device {
         self.rescue.device()
     }
@@ -295,7 +295,7 @@ impl Block {
         self.put(offset, from, false)
     }
 
-    /// The same for a write that may be made more than once: with [`Reconnect::Retry`] it is sent again where the
+    /// The same for a write that may be made more than once: with [`Reconnect::Retry`](super::Reconnect::Retry) it is sent again where the
     /// device went away with it.
     pub fn write_retry(&self, offset: u64, from: &[u8]) -> Result<()> {
         self.put(offset, from, true)
@@ -337,7 +337,7 @@ impl Block {
     /// Makes all writes that were completed before the call permanent (VIRTIO 1.4 §5.2.6.2).
     ///
     /// [`Error::Indeterminate`], once, where the device went away with completed writes behind it
-    /// ([`Reconnect::Retry`]): they may be lost.
+    /// ([`Reconnect::Retry`](super::Reconnect::Retry)): they may be lost.
     ///
     /// Without FLUSH the device has no cache that could be flushed, as far as the specification lets a driver
     /// know (§5.2.5.1): then nothing is done.

@@ -24,7 +24,7 @@ pub struct BlockOptions {
     /// Longest wait for the next answer while requests are in flight.
     pub timeout: Duration,
     /// Longest wait for everything else that is asked of the device: connections, resets, configuration. For
-    /// [`Block::open`]; a device that is open has a limit of its own.
+    /// [`Block::open`](super::Block::open); a device that is open has a limit of its own.
     pub control_timeout: Duration,
     /// Bytes of a read or write request, where the device takes that many.
     pub chunk: u32,

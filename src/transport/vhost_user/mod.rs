@@ -26,6 +26,7 @@ use super::{
     InterruptCause, Interrupts, QueueSetup, RingLayout, SharedMemory, Transport, TransportKind, wait,
 };
 use crate::bus::Doorbell;
+use crate::error::errno;
 use crate::event::{Deadline, EventFd};
 use crate::features::Features;
 use crate::mem::barrier::Barrier;
@@ -117,9 +118,20 @@ impl VhostUser {
         {
             let deadline = core.deadline();
             let mut link = core.link(deadline).map_err(located)?;
-            core.connect(&mut link, deadline).map_err(located)?;
+            core.connect(&mut link, deadline).map_err(|error| located(nobody_there(error)))?;
         }
         Ok(Arc::new(Self(Arc::new(core))))
+    }
+}
+
+/// What a failed connection means at the opening: nothing is behind the address. Later, a back-end is missing that
+/// was there, and the error stays what the system said.
+fn nobody_there(error: Error) -> Error {
+    match error {
+        Error::Os { errno: errno::ENOENT | errno::ECONNREFUSED, .. } => Error::NotFound {
+            why: "no back-end listens at this socket: start it, or give its socket's path".into(),
+        },
+        other => other,
     }
 }
 
