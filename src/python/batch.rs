@@ -166,7 +166,7 @@ pub(super) fn get_many(
         }
         count = count.wrapping_add(1);
     };
-    let found = inner.check().and_then(|()| inner.shared.pop_with(most, &mut store));
+    let found = inner.shared.pop_with(most, &mut store);
     if inner.located(found)? == 0 {
         let deadline = wait::deadline(timeout)?;
         let first = py.detach(|| inner.shared.get_with(deadline, wait::look_after_signals));

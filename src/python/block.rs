@@ -12,14 +12,12 @@ use pyo3::types::{PyBytes, PyMemoryView};
 
 use super::buffer::{Buffer, Numbers, Pool, Region};
 use super::features::Features;
-use super::fork::Born;
 use super::memory::{Flow, Memory, Pools};
 use super::used::Events;
 use super::{error, of_package, wait};
-use crate::address::Address;
-use crate::device::Options;
 use crate::drivers::{self, Between, BlockOptions};
 use crate::mem::pool::DmaBuf;
+use crate::mem::process::Process;
 use crate::{Error, Result};
 
 std::thread_local! {
@@ -33,7 +31,7 @@ std::thread_local! {
 pub(super) struct Block {
     disk: drivers::Block,
     pools: Arc<Pools>,
-    born: Born,
+    owner: Process,
 }
 
 /// Whatever has bytes, as bytes: of `bytes` themselves, which nobody changes, no copy is made.
@@ -76,7 +74,7 @@ impl Block {
     ) -> PyResult<T> {
         let located =
             |result: Result<T>| result.map_err(|error| error.at(self.disk.device().address()).into());
-        if let Err(error) = self.born.check("block device") {
+        if let Err(error) = self.owner.check("block device") {
             return located(Err(error));
         }
         let own = core::ptr::from_ref(self).addr();
@@ -130,14 +128,13 @@ impl Block {
         if reconnect != "fail" {
             return Err(PyValueError::new_err("reconnect= knows \"fail\" only, in this version"));
         }
-        let address: Address = address.parse()?;
         let control_timeout = wait::longest(Some(control_timeout))?;
-        let options = Options { control_timeout, ..Options::default() };
         let timeout = wait::longest(timeout)?;
         let between = Between::new(wait::look_after_signals);
-        let block = BlockOptions { queues, queue_size, timeout, between, ..BlockOptions::default() };
-        let made = py.detach(|| drivers::Block::new(crate::open_with(&address, options)?, block));
-        Ok(Self { disk: made.map_err(error::opening)?, pools: Arc::default(), born: Born::now() })
+        let options =
+            BlockOptions { queues, queue_size, timeout, control_timeout, between, ..BlockOptions::default() };
+        let made = py.detach(|| drivers::Block::open(address, options));
+        Ok(Self { disk: made.map_err(error::opening)?, pools: Arc::default(), owner: Process::current() })
     }
 
     /// Reads `length` bytes from `offset` on.
@@ -301,7 +298,7 @@ impl Block {
 
     /// Resets and closes the device: calls of other threads fail from then on. A second call does nothing.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        if !self.born.here() {
+        if !self.owner.is_current() {
             return Ok(());
         }
         Ok(py.detach(|| self.disk.close())?)

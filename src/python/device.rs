@@ -13,13 +13,13 @@ use pyo3::types::PyDict;
 
 use super::buffer::{Buffer, Pool, Region};
 use super::features::{Features, set};
-use super::fork::Born;
 use super::memory::{Memory, Pools};
 use super::queue::{Inner, Queue};
 use super::used::Events;
 use super::{error, of_package, wait};
 use crate::address::Address;
 use crate::device::{self, Options, QueueConfig, Wake};
+use crate::mem::process::Process;
 use crate::sync::Mutex;
 use crate::{Error, Result};
 
@@ -48,7 +48,7 @@ pub(super) struct Device {
     inner: Arc<device::Device>,
     queues: Mutex<Vec<Weak<Inner>>>,
     pools: Arc<Pools>,
-    born: Born,
+    owner: Process,
     /// What fileno() is of.
     wake: Mutex<Option<Wake>>,
 }
@@ -59,7 +59,7 @@ impl Device {
             inner: Arc::new(device),
             queues: Mutex::default(),
             pools: Arc::default(),
-            born: Born::now(),
+            owner: Process::current(),
             wake: Mutex::default(),
         }
     }
@@ -69,7 +69,7 @@ impl Device {
     }
 
     fn check(&self) -> PyResult<()> {
-        self.located(self.born.check("device"))
+        self.located(self.owner.check("device"))
     }
 
     /// The queues that are alive.
@@ -194,7 +194,7 @@ impl Device {
     /// call does nothing, nor does one in the child of a fork. Where the reset is not confirmed, what the device was
     /// given is kept for the life of the process: a ResourceWarning says so, and the error is raised.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        if !self.born.here() {
+        if !self.owner.is_current() {
             return Ok(());
         }
         let closed = py.detach(|| {

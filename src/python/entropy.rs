@@ -7,10 +7,10 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use super::fork::Born;
 use super::{error, wait};
 use crate::Error;
 use crate::drivers::{self, Between};
+use crate::mem::process::Process;
 use crate::sync::Mutex;
 
 /// Random bytes from an entropy device.
@@ -18,7 +18,7 @@ use crate::sync::Mutex;
 pub(super) struct Entropy {
     source: Mutex<Option<drivers::Entropy>>,
     address: String,
-    born: Born,
+    owner: Process,
 }
 
 #[pymethods]
@@ -27,16 +27,15 @@ impl Entropy {
     #[new]
     #[pyo3(signature = (address, *, timeout=Some(30.0)))]
     fn new(py: Python<'_>, address: &str, timeout: Option<f64>) -> PyResult<Self> {
-        let _: crate::address::Address = address.parse()?;
         let timeout = wait::longest(timeout)?;
         let made = py.detach(|| drivers::Entropy::open(address, timeout)).map_err(error::opening)?;
         let source = made.with_between(Between::new(wait::look_after_signals));
-        Ok(Self { source: Mutex::new(Some(source)), address: address.into(), born: Born::now() })
+        Ok(Self { source: Mutex::new(Some(source)), address: address.into(), owner: Process::current() })
     }
 
     /// `length` random bytes.
     fn read<'py>(&self, py: Python<'py>, length: usize) -> PyResult<Bound<'py, PyBytes>> {
-        self.born.check("entropy device")?;
+        self.owner.check("entropy device")?;
         PyBytes::new_with(py, length, |to| {
             let filled = py.detach(|| match self.source.try_lock() {
                 Ok(mut source) => {
@@ -54,7 +53,7 @@ impl Entropy {
 
     /// Resets and closes the device. A second call does nothing.
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        if !self.born.here() {
+        if !self.owner.is_current() {
             return Ok(());
         }
         let closed = py.detach(|| {

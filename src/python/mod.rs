@@ -15,7 +15,6 @@ mod entropy;
 mod error;
 mod features;
 mod find;
-mod fork;
 mod memory;
 mod queue;
 mod used;
@@ -51,8 +50,7 @@ mod _virtio {
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         crate::python::one_interpreter(module.py())?;
-        module.add("__version__", env!("CARGO_PKG_VERSION"))?;
-        crate::python::fork::watch(module)
+        module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 }
 

@@ -11,13 +11,13 @@ use pyo3::types::{PyDict, PyList, PyTuple};
 
 use super::batch;
 use super::buffer::Buffer;
-use super::fork::Born;
 use super::memory::{Flow, Pools};
 use super::used::Used;
 use super::wait;
 use crate::device::{self, SharedQueue};
 use crate::event::Deadline;
 use crate::mem::pool::DmaBuf;
+use crate::mem::process::Process;
 use crate::queue::Token;
 use crate::{Error, Result};
 
@@ -30,7 +30,7 @@ pub(super) struct Inner {
     pub(super) shared: SharedQueue,
     pub(super) device: Arc<device::Device>,
     pub(super) pools: Arc<Pools>,
-    born: Born,
+    owner: Process,
     fd: RawFd,
     index: u16,
     size: u16,
@@ -39,7 +39,7 @@ pub(super) struct Inner {
 impl Inner {
     pub(super) fn new(queue: device::Queue<DmaBuf>, device: Arc<device::Device>, pools: Arc<Pools>) -> Self {
         let (fd, index, size) = (queue.as_fd().as_raw_fd(), queue.index(), queue.size());
-        Self { shared: queue.share(), device, pools, born: Born::now(), fd, index, size }
+        Self { shared: queue.share(), device, pools, owner: Process::current(), fd, index, size }
     }
 
     /// Adds the address to an error.
@@ -53,13 +53,13 @@ impl Inner {
 
     #[inline]
     pub(super) fn check(&self) -> Result<()> {
-        self.born.check("queue")
+        self.owner.check("queue")
     }
 
     /// Everybody who waits, and every later call, gets `ClosedError`. What is in flight goes home, or into the
     /// device's quarantine.
     pub(super) fn close(&self) {
-        if self.born.here() {
+        if self.owner.is_current() {
             self.shared.close();
             self.shared.with(device::Queue::end_use);
         }
@@ -145,7 +145,6 @@ impl Queue {
     /// Adds under the lock, if nobody is in line for room.
     #[inline]
     fn try_add(&self, readable: Side, writable: Side) -> Result<Token> {
-        self.inner.check()?;
         self.inner.shared.with_open(|queue| add(queue, readable, writable))
     }
 
@@ -172,26 +171,25 @@ impl Queue {
 
     /// Shows what was added to the device, and notifies it if it wants that.
     fn notify(&self) -> PyResult<()> {
-        self.inner.located(self.inner.check().and_then(|()| self.inner.shared.notify()))
+        self.inner.located(self.inner.shared.notify())
     }
 
     /// Shows what was added to the device without notifying it; answers whether the device wants a notification,
     /// which is the caller's to send with kick().
     fn publish(&self) -> PyResult<bool> {
-        let shown = self.inner.check().and_then(|()| self.inner.shared.with_open(device::Queue::publish));
-        self.inner.located(shown)
+        self.inner.located(self.inner.shared.with_open(device::Queue::publish))
     }
 
     /// Notifies the device, whether it wants that or not.
     fn kick(&self) -> PyResult<()> {
-        self.inner.located(self.inner.check().and_then(|()| self.inner.shared.kick()))
+        self.inner.located(self.inner.shared.kick())
     }
 
     /// Waits for a request that is done and that nobody else waits for: seconds, or None for ever.
     #[pyo3(signature = (timeout=None))]
     fn get(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Used> {
         let inner = &*self.inner;
-        if let Some(used) = inner.located(inner.check().and_then(|()| inner.shared.pop()))? {
+        if let Some(used) = inner.located(inner.shared.pop())? {
             return Ok(Used::new(used));
         }
         let deadline = wait::deadline(timeout)?;
@@ -201,14 +199,12 @@ impl Queue {
 
     /// A request that is done and that nobody waits for, or None.
     fn pop(&self) -> PyResult<Option<Used>> {
-        let used = self.inner.check().and_then(|()| self.inner.shared.pop());
-        Ok(self.inner.located(used)?.map(Used::new))
+        Ok(self.inner.located(self.inner.shared.pop())?.map(Used::new))
     }
 
     /// Waits for the request of this token: seconds, or None for ever.
     #[pyo3(signature = (token, timeout=None), name = "wait")]
     fn py_wait(&self, py: Python<'_>, token: u64, timeout: Option<f64>) -> PyResult<Used> {
-        self.inner.located(self.inner.check())?;
         let deadline = wait::deadline(timeout)?;
         self.wait(py, Token::from_raw(token), deadline)
     }
@@ -229,7 +225,6 @@ impl Queue {
         let readable = Side::take(readable, Flow::Readable)?;
         let writable = Side::take(writable, Flow::Writable)?;
         let inner = &*self.inner;
-        inner.located(inner.check())?;
         let sent = inner.shared.send(|queue| add(queue, readable, writable));
         let token = inner.located(sent)?;
         if let Some(used) = inner.located(inner.shared.try_wait(token))? {
@@ -280,18 +275,14 @@ impl Queue {
     /// Asks for an event with the next request that is done; answers whether one is done already, which must be taken
     /// before fileno() is waited for.
     fn enable_interrupts(&self) -> PyResult<bool> {
-        let found =
-            self.inner.check().and_then(|()| self.inner.shared.with_open(device::Queue::enable_interrupts));
-        self.inner.located(found)
+        self.inner.located(self.inner.shared.with_open(device::Queue::enable_interrupts))
     }
 
     /// Tells the device that no events are needed: the queue is polled.
     fn disable_interrupts(&self) -> PyResult<()> {
-        let done = self.inner.check().and_then(|()| {
-            self.inner.shared.with_open(|queue| {
-                queue.disable_interrupts();
-                Ok(())
-            })
+        let done = self.inner.shared.with_open(|queue| {
+            queue.disable_interrupts();
+            Ok(())
         });
         self.inner.located(done)
     }

@@ -9,9 +9,9 @@ use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen, socket_with,
 };
-use rustix::process::{Pid, getpid};
 
 use crate::event::{Deadline, wait_readable};
+use crate::mem::process::Process;
 use crate::{Error, Result};
 
 /// First and longest pause between two attempts.
@@ -23,13 +23,13 @@ pub(super) struct Endpoint {
     path: String,
     listener: Option<OwnedFd>,
     /// A fork's child must not take the path away.
-    owner: Pid,
+    owner: Process,
 }
 
 impl Endpoint {
     /// In server mode the path is taken, also from a socket at which nobody waits any more.
     pub(super) fn new(path: &str, server: bool) -> Result<Self> {
-        let mut endpoint = Self { path: path.into(), listener: None, owner: getpid() };
+        let mut endpoint = Self { path: path.into(), listener: None, owner: Process::current() };
         if server {
             endpoint.listener = Some(endpoint.serve()?);
         }
@@ -98,7 +98,7 @@ fn fresh() -> Result<OwnedFd> {
 impl Drop for Endpoint {
     fn drop(&mut self) {
         if self.listener.is_some()
-            && getpid() == self.owner
+            && self.owner.is_current()
             && let Err(errno) = rustix::fs::unlink(&self.path)
         {
             log::debug!("{} could not be removed: {errno}", self.path);
