@@ -4,6 +4,7 @@
 
 mod loom_queue;
 mod loom_support;
+mod ring_lane;
 
 use std::sync::Arc;
 

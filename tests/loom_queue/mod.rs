@@ -5,20 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::loom_support::Bell;
+use super::ring_lane::RingLane;
 use virtio::Result;
-use virtio::device::{Lane, Port, Shared, Used};
+use virtio::device::{Port, Shared};
 use virtio::mem::cell::RingMemory;
-use virtio::mem::lease::{DeviceStopped, RawRange};
+use virtio::mem::lease::RawRange;
 use virtio::queue::{Ring, RingConfig, Token};
 use virtio::soft::DeviceRing;
 
-/// The driver's side of a queue.
-pub(crate) struct ModelLane {
-    ring: Ring<RawRange>,
-    port: loom::sync::Arc<ModelPort>,
-}
-
-/// Its doorbell and its event.
+/// Doorbell and event of a queue.
 pub(crate) struct ModelPort {
     pub(crate) doorbell: Arc<Bell>,
     pub(crate) event: Arc<Bell>,
@@ -40,78 +35,6 @@ impl Port for ModelPort {
     }
 
     fn ask(&self) {}
-}
-
-impl Lane for ModelLane {
-    type Buf = RawRange;
-    type Port = ModelPort;
-
-    fn index(&self) -> u16 {
-        self.ring.queue()
-    }
-
-    fn size(&self) -> u16 {
-        self.ring.size()
-    }
-
-    fn port(&self) -> loom::sync::Arc<ModelPort> {
-        self.port.clone()
-    }
-
-    fn has_room(&self, parts: u16) -> bool {
-        self.ring.has_room(parts)
-    }
-
-    fn is_idle(&self) -> bool {
-        self.ring.tokens().next().is_none()
-    }
-
-    fn holds(&self, token: Token) -> bool {
-        self.ring.holds(token)
-    }
-
-    fn add(
-        &mut self,
-        readable: impl Iterator<Item = RawRange>,
-        writable: impl Iterator<Item = RawRange>,
-    ) -> Result<Token> {
-        let chain = readable.fold(self.ring.chain(), |chain, buf| chain.readable(buf));
-        writable.fold(chain, |chain, buf| chain.writable(buf)).add()
-    }
-
-    fn publish(&mut self) -> Result<bool> {
-        Ok(self.ring.publish().is_some())
-    }
-
-    fn kick_again(&mut self) -> bool {
-        false
-    }
-
-    fn pop(&mut self) -> Result<Option<Used<RawRange>>> {
-        Ok(self.ring.pop()?.map(Used::take))
-    }
-
-    fn arm(&mut self) -> Result<bool> {
-        // The event's signals stay, as they do with the real thing.
-        self.ring.enable_interrupts()
-    }
-
-    fn disarm(&mut self) {
-        self.ring.disable_interrupts();
-    }
-}
-
-impl Drop for ModelLane {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            // The model has failed, and loom's cells are gone.
-            return;
-        }
-        // SAFETY: the device's end reaches no payload, and its thread was joined.
-        let stopped = unsafe { DeviceStopped::assume() };
-        // A ring that is dropped with chains in flight keeps its memory, in every execution.
-        self.ring.reset(&stopped, |_, _| {}).unwrap();
-    }
 }
 
 /// The device's side.
@@ -151,7 +74,7 @@ impl ModelDevice {
 }
 
 /// Both sides of a queue of `size`, flags and no EVENT_IDX.
-pub(crate) fn queue(size: u16) -> (Shared<ModelLane>, ModelDevice) {
+pub(crate) fn queue(size: u16) -> (Shared<RingLane<ModelPort>>, ModelDevice) {
     let config = RingConfig::new(0, size);
     let memory = RingMemory::model(config.ring_bytes().unwrap(), 0);
     let mut ring = Ring::new(&memory, None, &config).unwrap();
@@ -159,7 +82,7 @@ pub(crate) fn queue(size: u16) -> (Shared<ModelLane>, ModelDevice) {
     let device = DeviceRing::beside(&memory, &config).unwrap();
     let (doorbell, event) = (Bell::new(), Bell::new());
     let port = loom::sync::Arc::new(ModelPort { doorbell: doorbell.clone(), event: event.clone() });
-    let lane = ModelLane { ring, port };
+    let lane = RingLane { ring, port };
     (Shared::new(lane, Duration::ZERO), ModelDevice { ring: device, doorbell, event })
 }
 

@@ -6,6 +6,8 @@
 
 #[path = "../ring_common/mod.rs"]
 mod ring_common;
+#[path = "../ring_lane/mod.rs"]
+mod ring_lane;
 
 mod deadlines;
 mod ends;

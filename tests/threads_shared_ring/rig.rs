@@ -6,15 +6,16 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use virtio::Result;
-use virtio::device::{Lane, Port, Shared, Used};
+use virtio::device::{Port, Shared};
 use virtio::event::{Deadline, EventFd, wait_readable};
 use virtio::mem::cell::RingMemory;
-use virtio::mem::lease::{DeviceStopped, RawRange};
-use virtio::queue::{Ring, RingConfig, Token};
+use virtio::mem::lease::RawRange;
+use virtio::queue::{Ring, RingConfig};
 use virtio::soft::DeviceRing;
 use virtio::sync::{AtomicBool, AtomicU64, Ordering};
 
 use crate::ring_common::{RING_ADDR, TABLE_ADDR, memory_at};
+use crate::ring_lane::RingLane;
 
 /// Longest wait for anything that has to happen.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
@@ -23,11 +24,6 @@ pub(crate) const ROOM: u32 = 64;
 
 pub(crate) fn soon() -> Deadline {
     Deadline::after(SOON)
-}
-
-pub(crate) struct RingLane {
-    ring: Ring<RawRange>,
-    port: virtio::sync::Arc<EventPort>,
 }
 
 /// Doorbell and event of the queue.
@@ -60,83 +56,8 @@ impl Port for EventPort {
     fn ask(&self) {}
 }
 
-impl Lane for RingLane {
-    type Buf = RawRange;
-    type Port = EventPort;
-
-    fn index(&self) -> u16 {
-        self.ring.queue()
-    }
-
-    fn size(&self) -> u16 {
-        self.ring.size()
-    }
-
-    fn port(&self) -> virtio::sync::Arc<EventPort> {
-        self.port.clone()
-    }
-
-    fn has_room(&self, parts: u16) -> bool {
-        self.ring.has_room(parts)
-    }
-
-    fn is_idle(&self) -> bool {
-        self.ring.tokens().next().is_none()
-    }
-
-    fn holds(&self, token: Token) -> bool {
-        self.ring.holds(token)
-    }
-
-    fn add(
-        &mut self,
-        readable: impl Iterator<Item = RawRange>,
-        writable: impl Iterator<Item = RawRange>,
-    ) -> Result<Token> {
-        let chain = readable.fold(self.ring.chain(), |chain, buf| chain.readable(buf));
-        writable.fold(chain, |chain, buf| chain.writable(buf)).add()
-    }
-
-    fn publish(&mut self) -> Result<bool> {
-        Ok(self.ring.publish().is_some())
-    }
-
-    fn kick_again(&mut self) -> bool {
-        self.ring.kick_again().is_some()
-    }
-
-    fn pop(&mut self) -> Result<Option<Used<RawRange>>> {
-        Ok(self.ring.pop()?.map(Used::take))
-    }
-
-    fn arm(&mut self) -> Result<bool> {
-        self.ring.enable_interrupts()
-    }
-
-    fn disarm(&mut self) {
-        self.ring.disable_interrupts();
-    }
-}
-
-impl RingLane {
-    /// Chains added and taken back.
-    pub(crate) fn counts(&self) -> (u64, u64) {
-        let counters = self.ring.counters();
-        (counters.added, counters.used)
-    }
-}
-
-impl Drop for RingLane {
-    fn drop(&mut self) {
-        // SAFETY: no device of these tests reaches payload, and buffers have no memory.
-        let stopped = unsafe { DeviceStopped::assume() };
-        // A ring that is dropped with chains in flight keeps its memory.
-        self.ring.reset(&stopped, |_, _| {}).unwrap();
-    }
-}
-
 /// A queue that threads share.
-pub(crate) type Queue = Arc<Shared<RingLane>>;
+pub(crate) type Queue = Arc<Shared<RingLane<EventPort>>>;
 
 /// A buffer without memory that carries a number.
 pub(crate) fn range(number: u64, len: u32) -> RawRange {
@@ -301,7 +222,7 @@ impl Case {
 /// Runs something with the queue in a thread.
 pub(crate) fn spawn<T: Send + 'static>(
     queue: &Queue,
-    f: impl FnOnce(&Shared<RingLane>) -> T + Send + 'static,
+    f: impl FnOnce(&Shared<RingLane<EventPort>>) -> T + Send + 'static,
 ) -> JoinHandle<T> {
     let queue = Arc::clone(queue);
     std::thread::spawn(move || f(&queue))

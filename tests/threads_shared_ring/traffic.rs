@@ -46,7 +46,8 @@ fn eight_threads(case: Case, manner: Manner, count: u64) {
         thread.join().unwrap();
     }
     assert_eq!(device.stop(), THREADS * count);
-    assert_eq!(queue.with(|lane| lane.counts()), (THREADS * count, THREADS * count));
+    let counters = queue.with(|lane| lane.ring.counters());
+    assert_eq!((counters.added, counters.used), (THREADS * count, THREADS * count));
     assert!(queue.pop().unwrap().is_none());
     assert_eq!((queue.in_line(), queue.waited_for()), (0, 0));
 }
