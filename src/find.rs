@@ -2,7 +2,7 @@
 #![cfg(not(loom))]
 
 use alloc::borrow::ToOwned;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::vec::Vec;
 use std::fs;
 use std::path::Path;
@@ -60,11 +60,4 @@ fn pci(function: &Path) -> Option<DeviceInfo> {
     let driver = driver.and_then(|link| Some(link.file_name()?.to_string_lossy().into_owned()));
     let place = function.file_name()?.to_str()?.to_owned();
     Some(DeviceInfo { address: Address::new(Scheme::Pci, place), device_type, transport: "pci", driver })
-}
-
-impl DeviceInfo {
-    /// The address as text.
-    pub fn address_text(&self) -> String {
-        self.address.to_string()
-    }
 }

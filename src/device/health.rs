@@ -80,8 +80,14 @@ impl Health {
     }
 
     /// Ok while the device runs or is about to; else the error that every call on its queues gives.
+    #[inline]
     pub fn check(&self) -> Result<()> {
-        match self.condition() {
+        self.judge(self.condition())
+    }
+
+    /// The same for a condition that was looked up already.
+    pub(super) fn judge(&self, condition: Condition) -> Result<()> {
+        match condition {
             Condition::Ready | Condition::Running => Ok(()),
             Condition::NeedsReset => Err(Error::DeviceNeedsReset),
             Condition::Gone => {

@@ -113,7 +113,6 @@ pub struct Queue<B: Lease + Send + 'static> {
     index: u16,
     size: u16,
     spin: Duration,
-    health: Arc<Health>,
     home: Home,
     /// Requests that ended with the device or the queue, to be told of.
     ended: VecDeque<Token>,
@@ -135,15 +134,7 @@ impl<B: Lease + Send + 'static> Queue<B> {
             ended: VecDeque::new(),
             counters: Counters::default(),
             ring: Some(ring),
-            port: Arc::new(QueuePort {
-                doorbell,
-                id,
-                wake,
-                interrupts,
-                idle: AtomicU32::new(0),
-                health: Arc::clone(&health),
-            }),
-            health,
+            port: Arc::new(QueuePort { doorbell, id, wake, interrupts, idle: AtomicU32::new(0), health }),
             home,
             gauge,
             keeps: false,
@@ -185,15 +176,20 @@ impl<B: Lease + Send + 'static> Queue<B> {
         self.ring.as_ref().is_some_and(|ring| ring.holds(token))
     }
 
+    /// In which condition the device is, as far as the queue knows.
+    pub fn condition(&self) -> Condition {
+        self.home.health.condition()
+    }
+
     /// Ok while the device runs or is about to; else what became of it.
     #[inline]
     pub fn check(&self) -> Result<()> {
-        self.health.check()
+        self.home.health.check()
     }
 
     #[inline]
     fn alive(&mut self) -> Result<&mut Ring<B>> {
-        self.health.check()?;
+        self.home.health.check()?;
         self.ring.as_mut().ok_or(Error::Closed { what: "queue" })
     }
 
@@ -238,30 +234,20 @@ impl<B: Lease + Send + 'static> Queue<B> {
     /// [`Error::Misuse`] before the device was started (§3.1.1: no notification before DRIVER_OK, fault M15).
     #[inline]
     pub fn notify(&mut self) -> Result<()> {
-        if self.show()? { self.port.ring() } else { Ok(()) }
+        if self.publish()? { self.port.ring() } else { Ok(()) }
     }
 
     /// Shows what was added to the device; answers whether it wants to be notified, for whoever sends that himself
     /// (fault M15 as with [`Queue::notify`]).
     #[inline]
     pub fn publish(&mut self) -> Result<bool> {
-        self.show()
-    }
-
-    /// In which condition the device is, as far as the queue knows.
-    pub fn condition(&self) -> Condition {
-        self.health.condition()
-    }
-
-    #[inline]
-    fn show(&mut self) -> Result<bool> {
-        let condition = self.health.condition();
+        let condition = self.home.health.condition();
         if condition == Condition::Ready {
             return Err(Error::Misuse {
                 what: "a queue is notified after the device was started, not before",
             });
         }
-        self.health.check()?;
+        self.home.health.judge(condition)?;
         let Some(ring) = &mut self.ring else { return Err(Error::Closed { what: "queue" }) };
         if let Some(gauge) = &self.gauge {
             gauge.show(ring.next_index());
@@ -276,16 +262,16 @@ impl<B: Lease + Send + 'static> Queue<B> {
     /// each request that was in flight, and then what became of the device.
     #[inline]
     pub fn pop(&mut self) -> Result<Option<Used<B>>> {
-        let condition = self.health.condition();
+        let condition = self.home.health.condition();
         if matches!(condition, Condition::NeedsReset | Condition::Forked) {
-            self.health.check()?;
+            self.home.health.judge(condition)?;
         }
         let mut over = is_over(condition);
         if let Some(ring) = &mut self.ring {
             match ring.pop() {
                 Ok(Some(completion)) => return Ok(Some(Used::take(completion))),
                 Ok(None) => {}
-                Err(error) if !over && is_there(&self.port, &self.health) => return Err(error),
+                Err(error) if !over && is_there(&self.port, &self.home.health) => return Err(error),
                 Err(_) => over = true,
             }
         }
@@ -296,7 +282,7 @@ impl<B: Lease + Send + 'static> Queue<B> {
     #[cold]
     fn end(&mut self) -> Error {
         if self.keeps {
-            return self.health.check().err().unwrap_or(Error::Closed { what: "queue" });
+            return self.home.health.check().err().unwrap_or(Error::Closed { what: "queue" });
         }
         if let Some(ring) = self.ring.take() {
             self.counters = ring.counters();
@@ -305,7 +291,7 @@ impl<B: Lease + Send + 'static> Queue<B> {
         }
         match self.ended.pop_front() {
             Some(token) => Error::Indeterminate { token: token.into_raw() },
-            None => self.health.check().err().unwrap_or(Error::Closed { what: "queue" }),
+            None => self.home.health.check().err().unwrap_or(Error::Closed { what: "queue" }),
         }
     }
 
@@ -321,14 +307,14 @@ impl<B: Lease + Send + 'static> Queue<B> {
     ///
     /// [`Error::Misuse`] while the device runs; completions that are there should have been taken before.
     pub fn reclaim(&mut self, mut ended: impl FnMut(Token, Vec<B>)) -> Result<()> {
-        if self.health.check().is_ok() {
+        if self.home.health.check().is_ok() {
             return Err(Error::Misuse {
                 what: "requests are reclaimed after the end of their device, not before",
             });
         }
         let Some(mut ring) = self.ring.take() else { return Ok(()) };
         self.counters = ring.counters();
-        match self.health.proof() {
+        match self.home.health.proof() {
             Some(proof) => ring.reset(&proof.for_rings(), |token, bufs| ended(token, bufs.collect())),
             None => {
                 ring.tokens().for_each(|token| ended(token, Vec::new()));
@@ -379,7 +365,7 @@ impl<B: Lease + Send + 'static> Queue<B> {
 
     /// Whether a call of [`Queue::pop`] would not answer `None`.
     fn ready(&mut self) -> Result<bool> {
-        if !matches!(self.health.condition(), Condition::Ready | Condition::Running) {
+        if !matches!(self.home.health.condition(), Condition::Ready | Condition::Running) {
             return Ok(true);
         }
         self.ring.as_mut().map_or(Ok(true), Ring::has_used)
@@ -431,7 +417,7 @@ impl<B: Lease + Send + 'static> Queue<B> {
 
     /// Advises the device that no notifications are needed: the queue is polled.
     pub fn disable_interrupts(&mut self) {
-        if self.health.is_ours()
+        if self.home.health.is_ours()
             && let Some(ring) = &mut self.ring
         {
             ring.disable_interrupts();
@@ -471,6 +457,6 @@ impl<B: Lease + Send + 'static> AsFd for Queue<B> {
 
 impl<B: Lease + Send + 'static> fmt::Debug for Queue<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Queue({}, size {}, {:?})", self.index, self.size, self.health.condition())
+        write!(f, "Queue({}, size {}, {:?})", self.index, self.size, self.home.health.condition())
     }
 }

@@ -56,6 +56,15 @@ impl<L: Lane> Shared<L> {
         shared
     }
 
+    /// The queue, for a process that may use it (fault M6: its lock is not even looked at in a fork's child), while it
+    /// is open.
+    fn open(&self) -> Result<MutexGuard<'_, State<L>>> {
+        self.port.usable()?;
+        let state = self.lock();
+        state.check_open()?;
+        Ok(state)
+    }
+
     fn lock(&self) -> MutexGuard<'_, State<L>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -99,12 +108,10 @@ impl<L: Lane> Shared<L> {
         R: IntoIterator<Item = L::Buf, IntoIter: ExactSizeIterator>,
         W: IntoIterator<Item = L::Buf, IntoIter: ExactSizeIterator>,
     {
-        self.port.usable()?;
         let (readable, writable) = (readable.into_iter(), writable.into_iter());
         let parts = u16::try_from(readable.len().saturating_add(writable.len())).unwrap_or(u16::MAX);
         let ticket = {
-            let mut state = self.lock();
-            state.check_open()?;
+            let mut state = self.open()?;
             state.check_parts(parts)?;
             if state.line.is_empty() && state.admits(parts) {
                 return state.lane.add(readable, writable);
@@ -134,10 +141,8 @@ impl<L: Lane> Shared<L> {
         R: IntoIterator<Item = L::Buf, IntoIter: ExactSizeIterator>,
         W: IntoIterator<Item = L::Buf, IntoIter: ExactSizeIterator>,
     {
-        self.port.usable()?;
         let (readable, writable) = (readable.into_iter(), writable.into_iter());
-        let mut state = self.lock();
-        state.check_open()?;
+        let mut state = self.open()?;
         if !state.line.is_empty() {
             let need = u32::try_from(readable.len().saturating_add(writable.len())).unwrap_or(u32::MAX);
             return Err(Error::QueueFull { queue: state.lane.index(), need, free: 0 });
@@ -147,12 +152,7 @@ impl<L: Lane> Shared<L> {
 
     /// Shows what was added, by any thread, to the device, and notifies it if it wants that.
     pub fn notify(&self) -> Result<()> {
-        self.port.usable()?;
-        let ring = {
-            let mut state = self.lock();
-            state.check_open()?;
-            state.lane.publish()?
-        };
+        let ring = self.open()?.lane.publish()?;
         if ring { self.port.ring() } else { Ok(()) }
     }
 
@@ -178,8 +178,7 @@ impl<L: Lane> Shared<L> {
     }
 
     fn wait_or_ask(&self, token: Token, deadline: Deadline, between: Between<'_>) -> Result<Used<L::Buf>> {
-        self.port.usable()?;
-        if let Some(used) = self.lock().claim(token)? {
+        if let Some(used) = self.open()?.claim(token)? {
             return Ok(used);
         }
         let claim = Claim { shared: self, token };
@@ -190,8 +189,7 @@ impl<L: Lane> Shared<L> {
 
     /// Waits for any completion that nobody else waits for, at most until `deadline`. Errors as [`Shared::wait`].
     pub fn get(&self, deadline: Deadline) -> Result<Used<L::Buf>> {
-        self.port.usable()?;
-        self.lock().check_open()?;
+        drop(self.open()?);
         self.until(deadline, "a used buffer", None, State::any)
     }
 
@@ -201,16 +199,13 @@ impl<L: Lane> Shared<L> {
         deadline: Deadline,
         mut between: impl FnMut() -> Result<()>,
     ) -> Result<Used<L::Buf>> {
-        self.port.usable()?;
-        self.lock().check_open()?;
+        drop(self.open()?);
         self.until(deadline, "a used buffer", Some(&mut between), State::any)
     }
 
     /// Takes a completion that nobody waits for, if there is one.
     pub fn pop(&self) -> Result<Option<Used<L::Buf>>> {
-        self.port.usable()?;
-        let mut state = self.lock();
-        state.check_open()?;
+        let mut state = self.open()?;
         if state.is_alone() {
             return state.lane.pop();
         }

@@ -107,7 +107,7 @@ impl<B: Lease + Send + 'static> Queue<B> {
                 Err(error) => return Err(error),
             }
         }
-        self.health.check()?;
+        self.home.health.check()?;
         let ring = self.ring.take().ok_or(Error::Closed { what: "queue" })?;
         self.counters = ring.counters();
         self.ended.extend(ring.tokens());

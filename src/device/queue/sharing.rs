@@ -44,7 +44,8 @@ impl<B: Lease + Send + 'static> Lane for Queue<B> {
 
     fn is_idle(&self) -> bool {
         // Over, it has no room and will have none: adding tells why.
-        self.ring.as_ref().is_none_or(|ring| ring.tokens().next().is_none()) || self.health.check().is_err()
+        self.ring.as_ref().is_none_or(|ring| ring.tokens().next().is_none())
+            || self.home.health.check().is_err()
     }
 
     fn holds(&self, token: Token) -> bool {
@@ -56,7 +57,7 @@ impl<B: Lease + Send + 'static> Lane for Queue<B> {
     }
 
     fn publish(&mut self) -> Result<bool> {
-        self.show()
+        Self::publish(self)
     }
 
     fn kick_again(&mut self) -> bool {

@@ -14,8 +14,7 @@ impl<L: Lane> Shared<L> {
     /// Gives up to `most` completions that nobody waits for to `take`, and answers how many there were. `take` runs
     /// under the lock, and must not wait. An error is given where it is what comes first; else it comes again.
     pub fn pop_with(&self, most: usize, mut take: impl FnMut(Used<L::Buf>)) -> Result<usize> {
-        let mut state = self.lock();
-        state.check_open()?;
+        let mut state = self.open()?;
         let alone = state.is_alone();
         let drained = if alone { Ok(0) } else { state.drain() };
         let mut count = 0usize;
@@ -27,7 +26,7 @@ impl<L: Lane> Shared<L> {
                 // It was told now, or comes again: what ended with the device is told once, and by itself.
                 Err(error) if count == 0 => return Err(error),
                 Err(Error::Indeterminate { token }) => {
-                    state.keep(Token::from_raw(token), Err(Error::Indeterminate { token }));
+                    state.store(Token::from_raw(token), Err(Error::Indeterminate { token }));
                     break;
                 }
                 Err(_) => break,
@@ -43,14 +42,14 @@ impl<L: Lane> Shared<L> {
     /// Takes the completion of one request, if it has come; what comes before it is kept for its owners. Errors as
     /// [`Shared::wait`].
     pub fn try_wait(&self, token: Token) -> Result<Option<Used<L::Buf>>> {
-        let mut state = self.lock();
+        let mut state = self.open()?;
         if state.is_alone()
             && let Some(used) = state.lane.pop()?
         {
             if used.token == token {
                 return Ok(Some(used));
             }
-            state.keep(used.token, Ok(used));
+            state.store(used.token, Ok(used));
         }
         if let Some(used) = state.claim(token)? {
             return Ok(Some(used));
@@ -82,8 +81,7 @@ impl<L: Lane> Shared<L> {
     /// [`Error::Closed`]; [`Error::QueueFull`] where others wait for room.
     #[inline]
     pub fn with_open<T>(&self, work: impl FnOnce(&mut L) -> Result<T>) -> Result<T> {
-        let mut state = self.lock();
-        state.check_open()?;
+        let mut state = self.open()?;
         if !state.line.is_empty() {
             return Err(Error::QueueFull { queue: state.lane.index(), need: 0, free: 0 });
         }
@@ -103,7 +101,7 @@ impl<L: Lane> Shared<L> {
 
     /// Notifies the device, whether it wants that or not.
     pub fn kick(&self) -> Result<()> {
-        self.lock().check_open()?;
+        drop(self.open()?);
         self.port.ring()
     }
 

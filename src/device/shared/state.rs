@@ -69,11 +69,7 @@ impl<L: Lane> State<L> {
     }
 
     /// Keeps a completion for whoever it is.
-    pub(super) fn keep(&mut self, token: Token, result: Result<Used<L::Buf>>) {
-        self.store(token, result);
-    }
-
-    fn store(&mut self, token: Token, result: Result<Used<L::Buf>>) {
+    pub(super) fn store(&mut self, token: Token, result: Result<Used<L::Buf>>) {
         let number = self.reaped;
         self.reaped = number.wrapping_add(1);
         if !self.claimed.contains(&token) {
@@ -144,7 +140,6 @@ impl<L: Lane> State<L> {
 
     /// Reserves a token for one waiter, or takes its completion at once: what is claimed is no one else's.
     pub(super) fn claim(&mut self, token: Token) -> Result<Option<Used<L::Buf>>> {
-        self.check_open()?;
         let stale = Error::StaleToken { token: token.into_raw(), queue: self.lane.index() };
         if self.claimed.contains(&token) {
             return Err(stale);

@@ -50,7 +50,7 @@ pub(super) struct Piece {
 }
 
 impl Piece {
-    /// A read, or a write that may be `repeated`.
+    /// A read, which may always be sent again, or a write that may be where it is `repeated`.
     fn transfer(sector: u64, flow: Flow, at: u64, len: u32, repeated: bool) -> Self {
         let request_type = if flow == Flow::ToDevice { RequestType::OUT } else { RequestType::IN };
         let repeats = repeated || flow == Flow::FromDevice;
@@ -97,7 +97,7 @@ impl Job for Read<'_> {
     fn next(&mut self) -> Option<Piece> {
         let (at, len) = self.pieces.next()?;
         let sector = self.sector.saturating_add(at.checked_div(SECTOR).unwrap_or(0));
-        Some(Piece::transfer(sector, Flow::FromDevice, at, len, true))
+        Some(Piece::transfer(sector, Flow::FromDevice, at, len, false))
     }
 
     fn store(&mut self, at: u64, buf: &DmaBuf) -> Result<()> {
@@ -156,7 +156,7 @@ impl Job for Scatter<'_> {
         if let Scattered::Own(bufs) = &mut self.data {
             let (sector, buf) = (*self.sectors.get(self.next)?, bufs.get_mut(self.next)?.take()?);
             self.next = self.next.saturating_add(1);
-            let piece = Piece::transfer(sector, self.flow, 0, buf.len(), self.flow == Flow::FromDevice);
+            let piece = Piece::transfer(sector, self.flow, 0, buf.len(), false);
             return Some(Piece { own: Some(buf), ..piece });
         }
         let (at, len) = match self.rest.next() {
@@ -172,7 +172,7 @@ impl Job for Scatter<'_> {
         let first = *self.sectors.get(number)?;
         let sector = first.saturating_add(at.checked_div(SECTOR).unwrap_or(0));
         let at = at.saturating_add(self.each.saturating_mul(number as u64));
-        Some(Piece::transfer(sector, self.flow, at, len, self.flow == Flow::FromDevice))
+        Some(Piece::transfer(sector, self.flow, at, len, false))
     }
 
     fn load(&mut self, at: u64, buf: &DmaBuf) -> Result<()> {

@@ -110,11 +110,15 @@ impl Rescue {
 
     /// The device that is in use.
     pub(super) fn device(&self) -> &Device {
+        &self.last().device
+    }
+
+    fn last(&self) -> &Devices {
         let mut devices = &self.devices;
         while let Some(next) = devices.next.get() {
             devices = next;
         }
-        &devices.device
+        devices
     }
 
     pub(super) fn into_device(self) -> Device {
@@ -205,12 +209,8 @@ impl Rescue {
                 }
                 let device = reopen()?;
                 let seats = self.prepare(&device)?;
-                let mut last = &self.devices;
-                while let Some(next) = last.next.get() {
-                    last = next;
-                }
                 // Nobody else adds one: the book is locked.
-                let added = last.next.set(Box::new(Devices { device, next: OnceLock::new() }));
+                let added = self.last().next.set(Box::new(Devices { device, next: OnceLock::new() }));
                 added.map(|()| seats).map_err(|_| Error::Closed { what: "block device" })
             }
             Err(error) => Err(error),
