@@ -16,8 +16,10 @@ mod error;
 mod features;
 mod find;
 mod fork;
+mod inspect;
 mod memory;
 mod queue;
+mod testing;
 mod used;
 mod wait;
 
@@ -47,6 +49,11 @@ mod _virtio {
     use crate::python::queue::Queue;
     #[pymodule_export]
     use crate::python::used::{Events, Used};
+
+    #[pymodule_export]
+    use super::inspect::{_answers, _queues, _transport};
+    #[pymodule_export]
+    use super::testing::{_lies, _rules, PyLie, Report, SoftDevice};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -75,6 +75,10 @@ pub struct Report {
     pub broken: Option<BrokenMust>,
     /// Chains used since the device was made.
     pub chains: u64,
+    /// Notifications received since then.
+    pub notifications: u64,
+    /// Interrupts sent for used chains since then.
+    pub interrupts: u64,
     /// The device status.
     pub status: u8,
     /// The features that the driver accepted.
@@ -268,6 +272,11 @@ impl SoftDevice {
         Ok(Arc::new(SoftMmio::new(&self.running, face)))
     }
 
+    /// Byte order of its machine, which its legacy interface has.
+    pub fn byte_order(&self) -> ByteOrder {
+        self.running.machine.core().make.order
+    }
+
     /// Does what can be done for one chain of a notified queue; answers whether a chain was used.
     /// [`Error::Misuse`] for a device that is not [`Run::Stepped`].
     pub fn step(&self) -> Result<bool> {
@@ -308,6 +317,8 @@ impl SoftDevice {
         Report {
             broken: core.checker.as_ref().and_then(|checker| checker.first()),
             chains: core.total,
+            notifications: self.running.machine.notifications(),
+            interrupts: core.interrupts,
             status: core.status,
             accepted: core.accepted(),
         }

@@ -3,7 +3,7 @@
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::PoisonError;
 use std::thread::{Builder, JoinHandle};
 
@@ -43,6 +43,7 @@ pub(super) struct Machine {
     notify_data: AtomicBool,
     /// For each queue whether it was notified since it was last looked at.
     pending: Box<[AtomicBool]>,
+    notifications: AtomicU64,
     wake: EventFd,
     asleep: AtomicBool,
     stop: AtomicBool,
@@ -59,6 +60,7 @@ impl Machine {
             notify_data: AtomicBool::new(false),
             core: Mutex::new(core),
             pending,
+            notifications: AtomicU64::new(0),
             wake: EventFd::new()?,
             asleep: AtomicBool::new(false),
             stop: AtomicBool::new(false),
@@ -68,6 +70,11 @@ impl Machine {
     /// The device's lock. What a panic of a model left behind is still a device.
     pub(super) fn core(&self) -> MutexGuard<'_, Core> {
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notifications of the driver so far.
+    pub(super) fn notifications(&self) -> u64 {
+        self.notifications.load(Ordering::Relaxed)
     }
 
     /// The driver rang for the queue that `value` names. `at` is that of the notification address, in units of
@@ -80,6 +87,7 @@ impl Machine {
                 core.checker = Some(checker);
             }
         }
+        self.notifications.fetch_add(1, Ordering::Relaxed);
         let mut queue = value as u16;
         if face == Face::PciModern && self.notify_data.load(Ordering::Relaxed) {
             queue ^= NOTIFY_DATA;
