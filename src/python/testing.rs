@@ -192,7 +192,7 @@ impl PyLie {
                 let Some(lie) = ring_lie(name, &mut fields)? else {
                     let known: Vec<&str> = LIES.iter().map(|(name, _, _)| *name).collect();
                     let known = known.join(", ");
-                    return Err(PyValueError::new_err(alloc::format!("no lie is {name:?}; known are {known}")));
+                    return Err(PyValueError::new_err(alloc::format!("no lie is '{name}'; known are {known}")));
                 };
                 DeviceLie::Ring { queue: fields.get_or("queue", 0)?, chain: fields.get_or("chain", 0)?, lie }
             }
@@ -202,7 +202,7 @@ impl PyLie {
             let wanted = if wanted.is_empty() { String::from("no field") } else { wanted.join(", ") };
             return Err(PyTypeError::new_err(alloc::format!("the lie {name} takes {wanted}")));
         }
-        let mut text = alloc::format!("Lie({name:?}");
+        let mut text = alloc::format!("Lie('{name}'");
         for (key, value) in given {
             // Writing to a string does not fail.
             let _ = write!(text, ", {key}={}", value.repr()?);
