@@ -6,7 +6,8 @@ use alloc::vec::Vec;
 use pyo3::prelude::*;
 
 use super::device::Device;
-use crate::features::Outcome;
+use crate::features::{Features, Outcome};
+use crate::spec::DeviceType;
 
 /// Queues that are looked at where the transport does not count them.
 const MOST_QUEUES: u16 = 256;
@@ -48,4 +49,12 @@ pub(super) fn _queues(device: &Device) -> PyResult<Vec<(u16, u16)>> {
 pub(super) fn _transport(device: &Device) -> (&'static str, bool, u64) {
     let transport = device.inner.transport();
     (transport.kind().name(), transport.legacy(), transport.config_len())
+}
+
+/// The names of the bits of a number, as features of a device type; lowest bit first.
+#[pyfunction]
+pub(super) fn _names(bits: u128, device_type: u32) -> Vec<String> {
+    let set = Features(bits);
+    let names = set.names(DeviceType(device_type)).to_string();
+    if set.is_empty() { Vec::new() } else { names.split('|').map(String::from).collect() }
 }

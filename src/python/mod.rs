@@ -51,7 +51,7 @@ mod _virtio {
     use crate::python::used::{Events, Used};
 
     #[pymodule_export]
-    use super::inspect::{_answers, _queues, _transport};
+    use super::inspect::{_answers, _names, _queues, _transport};
     #[pymodule_export]
     use super::testing::{_lies, _rules, PyLie, Report, SoftDevice};
 
