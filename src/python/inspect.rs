@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use pyo3::prelude::*;
 
 use super::device::Device;
+use crate::Error;
 use crate::features::{Features, Outcome};
 use crate::spec::DeviceType;
 
@@ -36,9 +37,10 @@ pub(super) fn _queues(device: &Device) -> PyResult<Vec<(u16, u16)>> {
     let count = transport.queue_count()?.unwrap_or(MOST_QUEUES);
     let mut queues = Vec::new();
     for index in 0..count {
-        match transport.queue_max_size(index)? {
-            0 => break,
-            size => queues.push((index, size)),
+        match transport.queue_max_size(index) {
+            Ok(0) | Err(Error::QueueUnavailable { .. }) => break,
+            Ok(size) => queues.push((index, size)),
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(queues)
