@@ -124,7 +124,8 @@ def _asyncio(address: str, seconds: float, block_size: int, depth: int, timeout:
         pools = dev.pool(depth, HEADER.size), dev.pool(depth, block_size), dev.pool(depth, 1)
         clock = _Clock(seconds)
         async with asyncio.TaskGroup() as group:
-            for parts in zip(*pools, strict=True):
+            for at in range(depth):
+                parts = pools[0][at], pools[1][at], pools[2][at]
                 group.create_task(worker(shared, parts, places, clock))
         return clock.result("asyncio", depth)
 

@@ -143,7 +143,8 @@ def _device(machine: Machine, place: str, kind: str, driver: str | None) -> Iter
             mend = ["# what uses it on this machine stops working:", *mend]
             mend.append(f"echo {place} | sudo tee {here}/driver/unbind")
         mend.append(f"echo {place} | sudo tee /sys/bus/pci/drivers_probe")
-        yield Finding(what, "problem", f"{holder}; a user-space driver needs vfio-pci", mend)
+        # Most are the machine's own, and in use: whether one is to be given away is not for us to say.
+        yield Finding(what, "note", f"{holder}; a user-space driver needs vfio-pci", mend)
         return
     if not group.exists():
         yield Finding(what, "problem", "vfio-pci has it, but it is in no IOMMU group; see IOMMU")
