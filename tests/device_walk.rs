@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use driver_common::{Way, kept_the_rules, ways};
+use driver_common::{Way, checked, kept_the_rules, ways};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use virtio::device::{Device, Options, Queue, QueueConfig};
@@ -137,7 +137,7 @@ struct Walk {
 impl Walk {
     fn new(way: Way) -> Self {
         let builder = SoftDevice::builder(Console::new(80, 25)).interface(way.interface);
-        let soft = builder.byte_order(way.order).run(Run::Inline).checked(true).build().unwrap();
+        let soft = checked(builder.byte_order(way.order).run(Run::Inline));
         Self { way, soft, device: None, pool: None, queues: Vec::new(), lied: false }
     }
 

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use driver_common::{MODERN, SOON, channel, kept_the_rules};
+use driver_common::{MODERN, SOON, channel, checked, kept_the_rules};
 use virtio::Error;
 use virtio::device::{Device, QueueConfig, SharedQueue};
 use virtio::event::Deadline;
@@ -248,7 +248,7 @@ fn d16_a_device_that_never_asks_for_notifications_is_notified_at_half_time() {
 #[test]
 fn d25_a_device_that_never_interrupts_is_polled() {
     let (soft, device, queue, pool) = {
-        let soft = SoftDevice::builder(Entropy::new(7)).vectors(0).run(Run::Stepped).build().unwrap();
+        let soft = checked(SoftDevice::builder(Entropy::new(7)).vectors(0).run(Run::Stepped));
         let device = MODERN.device(&soft).unwrap();
         device.negotiate(Features::EMPTY, Features::EMPTY).unwrap();
         let mut config = QueueConfig::size(4);

@@ -5,6 +5,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::features::Features;
+use crate::mem::process::Process;
 use crate::spec::device;
 use crate::spec::layout::ConfigField;
 use crate::transport::Transport;
@@ -16,6 +17,7 @@ use crate::{Error, Result};
 pub struct Config {
     transport: Arc<dyn Transport>,
     tries: u32,
+    owner: Process,
 }
 
 /// A field and what it held.
@@ -29,7 +31,12 @@ pub struct FieldValue {
 
 impl Config {
     pub(super) fn new(transport: Arc<dyn Transport>, tries: u32) -> Self {
-        Self { transport, tries }
+        Self { transport, tries, owner: Process::current() }
+    }
+
+    /// The registers, for the process whose device it is.
+    fn registers(&self) -> Result<&Arc<dyn Transport>> {
+        self.owner.check("device configuration").map(|()| &self.transport)
     }
 
     /// Length in bytes, 0 where the device has none.
@@ -48,10 +55,10 @@ impl Config {
     /// [`Error::ConfigUnstable`] after as many tries as the device was opened with (fault C13).
     pub fn consistent<T: PartialEq>(&self, read: impl Fn(&Self) -> Result<T>) -> Result<T> {
         for _ in 0..self.tries {
-            let before = self.transport.config_generation()?;
+            let before = self.registers()?.config_generation()?;
             let value = read(self)?;
             let same = match before {
-                Some(_) => self.transport.config_generation()? == before,
+                Some(_) => self.registers()?.config_generation()? == before,
                 None => read(self)? == value,
             };
             if same {
@@ -68,21 +75,21 @@ impl Config {
     /// [`Error::ConfigUnstable`].
     pub fn read(&self, offset: u64, width: u8) -> Result<u64> {
         if width == 8 {
-            return self.consistent(|config| config.transport.read_config(offset, width));
+            return self.consistent(|config| config.registers()?.read_config(offset, width));
         }
-        self.transport.read_config(offset, width)
+        self.registers()?.read_config(offset, width)
     }
 
     /// Writes `width` bytes (1, 2, 4 or 8) at `offset`; errors as [`Config::read`].
     pub fn write(&self, offset: u64, width: u8, value: u64) -> Result<()> {
-        self.transport.write_config(offset, width, value)
+        self.registers()?.write_config(offset, width, value)
     }
 
     /// The elements of a field. Several accesses are not framed here: see [`Config::consistent`].
     pub fn read_field(&self, field: &ConfigField) -> Result<Vec<u64>> {
         let element = |n: u16| {
             let offset = u64::from(n).saturating_mul(field.width.into()).saturating_add(field.offset.into());
-            self.transport.read_config(offset, field.width)
+            self.registers()?.read_config(offset, field.width)
         };
         (0..field.count).map(element).collect()
     }
@@ -93,7 +100,7 @@ impl Config {
         if !is_valid(field, accepted) || u64::from(field.end()) > self.len() {
             return Ok(None);
         }
-        let read = |config: &Self| config.transport.read_config(field.offset.into(), field.width);
+        let read = |config: &Self| config.registers()?.read_config(field.offset.into(), field.width);
         self.consistent(read).map(Some)
     }
 

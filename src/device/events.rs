@@ -1,12 +1,14 @@
 //! What a device tells of itself: a changed configuration, a wish for a reset, its removal.
 
+use alloc::sync::Arc;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use super::health::Condition;
-use super::interrupts::Wake;
-use super::life::Device;
-use crate::Result;
+use super::health::{Condition, Health};
+use super::interrupts::{Wake, ask};
+use super::life::{Device, Phase};
+use super::queue::SLICE;
 use crate::event::{Deadline, EventFd, wait_readable};
+use crate::{Error, Result};
 
 /// What has happened since the last look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -31,6 +33,7 @@ impl Events {
 #[derive(Debug)]
 pub struct Watch<'a> {
     device: &'a Device,
+    health: Arc<Health>,
     wake: Wake,
 }
 
@@ -38,15 +41,18 @@ impl Device {
     /// Takes what has happened. Looks at the device too, so that a device without interrupts is understood, and
     /// one that was lost.
     pub fn events(&self) -> Result<Events> {
-        let (hub, health) = {
+        self.located(self.check_process())?;
+        let (hub, health, closed) = {
             let life = self.lock();
-            (life.wiring.hub.clone(), life.health.clone())
+            (life.wiring.hub.clone(), life.health.clone(), life.phase == Phase::Closed)
         };
         let mut events = Events::default();
         if let Some(hub) = hub {
             self.located(hub.pump())?;
-            hub.ask();
             events.config_changed = hub.take_config_changed();
+        }
+        if !closed {
+            ask(&self.transport, &health);
         }
         events.needs_reset = health.condition() == Condition::NeedsReset;
         events.gone = health.condition() == Condition::Gone;
@@ -55,12 +61,15 @@ impl Device {
 
     /// Starts to watch for events.
     pub fn watch(&self) -> Result<Watch<'_>> {
-        Ok(Watch { device: self, wake: self.wake()? })
+        self.located(self.check_process())?;
+        let health = Arc::clone(&self.lock().health);
+        Ok(Watch { device: self, health, wake: self.wake()? })
     }
 
     /// What [`Device::watch`] waits on, for whoever brings an event loop of his own: its descriptor is readable when
     /// [`Device::events`] may have something to tell. Good until the next reset.
     pub fn wake(&self) -> Result<Wake> {
+        self.located(self.check_process())?;
         let (hub, health) = {
             let life = self.lock();
             (life.wiring.hub.clone(), life.health.clone())
@@ -75,13 +84,25 @@ impl Device {
 }
 
 impl Watch<'_> {
-    /// Waits for an event, at most until `deadline`; no event then.
+    /// Waits for an event, at most until `deadline`; no event then. Asks the device every 50 ms, so that one which
+    /// cannot tell, or was removed, is noticed too.
+    ///
+    /// [`Error::Closed`] when the life of the device that is watched has ended by a reset or a close;
+    /// [`Error::ForkedProcess`] in a fork's child.
     pub fn wait(&self, deadline: Deadline) -> Result<Events> {
         loop {
-            let woken = wait_readable(&self.wake, deadline)?;
+            self.device.located(self.device.check_process())?;
+            let slice = deadline.left().map_or(SLICE, |left| left.min(SLICE));
+            wait_readable(&self.wake, Deadline::after(slice))?;
             self.wake.clear()?;
             let events = self.device.events()?;
-            if events.any() || !woken {
+            if events.any() {
+                return Ok(events);
+            }
+            if matches!(self.health.condition(), Condition::Stopped | Condition::Closed) {
+                return self.device.located(Err(Error::Closed { what: "watch" }));
+            }
+            if deadline.passed() {
                 return Ok(events);
             }
         }

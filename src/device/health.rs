@@ -7,6 +7,7 @@ use core::sync::atomic::{AtomicU8, Ordering};
 use std::sync::PoisonError;
 
 use crate::event::{EventFd, WeakEventFd};
+use crate::mem::process::Process;
 use crate::mem::quarantine::StoppedProof;
 use crate::sync::{Mutex, MutexGuard};
 use crate::{Error, Result};
@@ -27,6 +28,8 @@ pub enum Condition {
     Stopped,
     /// Closed without a confirmed reset: what was in flight stays quarantined.
     Closed,
+    /// The asking process is not the device's, but a fork's child: it has nothing of it (fault M6).
+    Forked,
 }
 
 /// Shared by a device and the queues of one of its lives (from one reset to the next).
@@ -36,6 +39,7 @@ pub struct Health {
     /// What every call on a queue looks at: a [`Condition`] as a number. Written under the lock.
     condition: AtomicU8,
     state: Mutex<State>,
+    owner: Process,
 }
 
 struct State {
@@ -47,7 +51,8 @@ struct State {
 impl Health {
     pub(super) fn new() -> Arc<Self> {
         let state = State { wakers: Vec::new(), proof: None };
-        Arc::new(Self { condition: AtomicU8::new(Condition::Ready as u8), state: Mutex::new(state) })
+        let condition = AtomicU8::new(Condition::Ready as u8);
+        Arc::new(Self { condition, state: Mutex::new(state), owner: Process::current() })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -57,6 +62,9 @@ impl Health {
     /// The condition now.
     #[inline]
     pub fn condition(&self) -> Condition {
+        if !self.is_ours() {
+            return Condition::Forked;
+        }
         // Acquire: whoever sees the end of the device also sees the proof of it; pairs with `change`.
         match self.condition.load(Ordering::Acquire) {
             0 => Condition::Ready,
@@ -77,12 +85,35 @@ impl Health {
                 Err(Error::DeviceGone { what: "it was removed or its registers read all ones" })
             }
             Condition::Stopped | Condition::Closed => Err(Error::Closed { what: "queue" }),
+            Condition::Forked => self.check_process(),
         }
     }
 
-    /// The proof that the device has stopped, where there is one.
+    /// Whether the asking process is the device's.
+    #[inline]
+    pub(super) fn is_ours(&self) -> bool {
+        self.owner.is_current()
+    }
+
+    /// Fails with [`Error::ForkedProcess`] in a fork's child.
+    #[inline]
+    pub(super) fn check_process(&self) -> Result<()> {
+        self.owner.check("queue")
+    }
+
+    /// The proof that the device has stopped, where there is one that this process can use.
     pub(super) fn proof(&self) -> Option<Arc<StoppedProof>> {
-        self.lock().proof.clone()
+        // The lock of a fork's child may be held by nobody, for ever.
+        if self.is_ours() { self.lock().proof.clone() } else { None }
+    }
+
+    /// Runs `keep` unless the device was proven to have stopped; no such proof comes while it runs, so that what
+    /// it puts into quarantine is there when the proof empties that.
+    pub(super) fn unless_stopped(&self, keep: impl FnOnce()) {
+        let state = self.lock();
+        if state.proof.is_none() {
+            keep();
+        }
     }
 
     /// Has `waker` signalled at every change of condition.
@@ -132,11 +163,53 @@ fn may_follow(before: Condition, next: Condition) -> bool {
         Gone => matches!(next, Stopped | Closed),
         NeedsReset => matches!(next, Stopped | Closed | Gone),
         Condition::Ready | Condition::Running => true,
+        Condition::Forked => false,
     }
 }
 
 impl fmt::Debug for Health {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Health({:?})", self.condition())
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may fail")]
+mod tests {
+    use std::sync::mpsc::channel;
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::mem::dma::SoftDma;
+    use crate::mem::space::DmaSpace;
+
+    /// Forces the order in which a queue finds no proof, the device is proven to have stopped and its quarantine is
+    /// emptied, and only then the queue's memory gets there: it would stay until the device's next reset.
+    #[test]
+    fn m2_what_goes_into_quarantine_during_the_devices_stop_comes_out_by_it() {
+        let space = DmaSpace::new(Arc::new(SoftDma::new()));
+        let health = Health::new();
+        let (looked, look) = channel();
+        let (stopped, stop) = channel();
+        thread::scope(|scope| {
+            let (space, health) = (&space, &health);
+            scope.spawn(move || {
+                health.unless_stopped(|| {
+                    looked.send(()).unwrap();
+                    // Comes only where the stop does not wait for this.
+                    let _ = stop.recv_timeout(Duration::from_millis(100));
+                    space.quarantine().hold((), 1);
+                });
+            });
+            look.recv().unwrap();
+            health.stopped(StoppedProof::confirmed(space));
+            space.quarantine().release(&StoppedProof::confirmed(space)).unwrap();
+            let _ = stopped.send(());
+        });
+        assert_eq!(space.quarantine().tally().count, 0);
+        let mut kept = false;
+        health.unless_stopped(|| kept = true);
+        assert!(!kept, "with the proof, nothing is kept");
     }
 }

@@ -45,7 +45,8 @@ impl Hub {
         if let Some((event, read_cause)) = &self.shared
             && event.drain()?
         {
-            let (mut queue, mut config) = (true, true);
+            // A vector tells nothing but that it is not the configuration's, where that has one of its own.
+            let (mut queue, mut config) = (true, self.config.is_none());
             if *read_cause {
                 match self.transport.isr() {
                     Ok(cause) => (queue, config) = (cause.queue, cause.config),
@@ -84,18 +85,8 @@ impl Hub {
         self.notice.signal()
     }
 
-    /// Asks the device how it is, and tells its queues if that is not well (faults C2, C3, D23).
     pub(super) fn ask(&self) {
-        let condition = match self.transport.status() {
-            Ok(status) if status.contains(Status::DEVICE_NEEDS_RESET) => Condition::NeedsReset,
-            Ok(_) => return,
-            Err(error) if matches!(error.kind(), Error::DeviceGone { .. }) => Condition::Gone,
-            Err(error) => {
-                log::warn!("{}: its status could not be read: {error}", self.transport.address());
-                return;
-            }
-        };
-        self.health.set(condition);
+        ask(&self.transport, &self.health);
     }
 
     /// Whether the configuration has changed since the last call, as far as the device told.
@@ -107,6 +98,20 @@ impl Hub {
     fn raw(&self) -> impl Iterator<Item = &EventFd> {
         self.shared.iter().map(|(event, _)| event).chain(&self.config)
     }
+}
+
+/// Asks the device how it is, and tells its queues if that is not well (faults C2, C3, D23).
+pub(super) fn ask(transport: &Arc<dyn Transport>, health: &Health) {
+    let condition = match transport.status() {
+        Ok(status) if status.contains(Status::DEVICE_NEEDS_RESET) => Condition::NeedsReset,
+        Ok(_) => return,
+        Err(error) if matches!(error.kind(), Error::DeviceGone { .. }) => Condition::Gone,
+        Err(error) => {
+            log::warn!("{}: its status could not be read: {error}", transport.address());
+            return;
+        }
+    };
+    health.set(condition);
 }
 
 /// What one queue, or the device itself, waits on.

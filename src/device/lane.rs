@@ -55,4 +55,8 @@ pub trait Port: Send + Sync {
     fn wake(&self);
     /// Asks the device how it is, after a wait that brought nothing.
     fn ask(&self);
+    /// Fails in another process than the queue's: there, its lock may be held by nobody, for ever (fault M6).
+    fn usable(&self) -> Result<()> {
+        Ok(())
+    }
 }

@@ -12,6 +12,7 @@ use super::interrupts::Wiring;
 use crate::event::Deadline;
 use crate::features::{Features, Negotiated, Negotiation, Origin};
 use crate::mem::pool::{DmaBuf, DmaPool};
+use crate::mem::process::Process;
 use crate::mem::quarantine::StoppedProof;
 use crate::mem::space::DmaSpace;
 use crate::spec::{DeviceType, Status};
@@ -63,6 +64,8 @@ pub(super) struct Life {
     pub(super) wiring: Wiring,
     /// Queues that were set up.
     pub(super) queues: alloc::vec::Vec<u16>,
+    /// Queues that were reset on their own since the start: they can be set up again.
+    pub(super) released: alloc::vec::Vec<u16>,
 }
 
 /// One virtio device behind a transport. Calls are checked against its state at run time; any thread may call.
@@ -75,10 +78,10 @@ pub struct Device {
     pub(super) transport: Arc<dyn Transport>,
     pub(super) space: DmaSpace,
     pub(super) options: Options,
-    pub(super) life: Mutex<Life>,
+    pub(super) life: Arc<Mutex<Life>>,
     config: Config,
     /// The process that opened it.
-    owner: Option<rustix::process::Pid>,
+    owner: Process,
 }
 
 impl Device {
@@ -101,10 +104,11 @@ impl Device {
             health: Health::new(),
             wiring: Wiring::none(),
             queues: alloc::vec::Vec::new(),
+            released: alloc::vec::Vec::new(),
         };
         let config = Config::new(Arc::clone(&transport), options.config_tries);
-        let owner = Some(rustix::process::getpid());
-        let device = Self { transport, space, options, life: Mutex::new(life), config, owner };
+        let owner = Process::current();
+        let device = Self { transport, space, options, life: Arc::new(Mutex::new(life)), config, owner };
         device.reset()?;
         Ok(device)
     }
@@ -124,11 +128,9 @@ impl Device {
         }
     }
 
-    fn check_process(&self) -> Result<()> {
-        if self.owner != Some(rustix::process::getpid()) {
-            return Err(Error::ForkedProcess { what: "device" });
-        }
-        Ok(())
+    /// Fails in a fork's child (fault M6), which must also take no lock: whoever held it there is not there.
+    pub(crate) fn check_process(&self) -> Result<()> {
+        self.owner.check("device")
     }
 
     /// Adds the address to an error.
@@ -156,8 +158,9 @@ impl Device {
     }
 
     /// Where it stands.
+    /// [`Phase::Closed`] in a fork's child.
     pub fn phase(&self) -> Phase {
-        self.lock().phase
+        if self.owner.is_current() { self.lock().phase } else { Phase::Closed }
     }
 
     /// The device status, as the register reads.
@@ -167,17 +170,17 @@ impl Device {
 
     /// Feature bits that the device offers and the interface can carry.
     pub fn offered(&self) -> Result<Features> {
-        self.located(self.transport.device_features())
+        self.located(self.check_process().and_then(|()| self.transport.device_features()))
     }
 
     /// What was negotiated: which bits are in use, who asked for each, and why one is not.
     pub fn negotiated(&self) -> Option<Negotiated> {
-        self.lock().negotiated.clone()
+        if self.owner.is_current() { self.lock().negotiated.clone() } else { None }
     }
 
     /// The features in use; none before the negotiation.
     pub fn features(&self) -> Features {
-        self.lock().negotiated.as_ref().map_or(Features::EMPTY, Negotiated::accepted)
+        self.negotiated().as_ref().map_or(Features::EMPTY, Negotiated::accepted)
     }
 
     /// Its configuration space.
@@ -293,7 +296,11 @@ impl Device {
         self.transport.set_status(status)?;
         life.phase = Phase::Running;
         life.health.set(Condition::Running);
-        let now = self.transport.status()?;
+        let now = self.transport.status().inspect_err(|error| {
+            if matches!(error.kind(), Error::DeviceGone { .. }) {
+                life.health.set(Condition::Gone);
+            }
+        })?;
         if now.contains(Status::DEVICE_NEEDS_RESET) {
             life.health.set(Condition::NeedsReset);
             return Err(Error::DeviceNeedsReset);
@@ -322,6 +329,7 @@ impl Device {
         life.wiring = Wiring::none();
         life.negotiated = None;
         life.queues.clear();
+        life.released.clear();
         self.transport.set_status(Status::ACKNOWLEDGE)?;
         self.transport.set_status(Status::ACKNOWLEDGE | Status::DRIVER)?;
         life.phase = Phase::Reset;

@@ -1,5 +1,7 @@
 //! One virtqueue of a device: ring, doorbell, event and waiting.
 
+mod end;
+
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use core::fmt;
@@ -19,13 +21,14 @@ use crate::mem::pool::DmaBuf;
 use crate::mem::space::DmaSpace;
 use crate::queue::{Counters, Ring, Token};
 use crate::{Error, Result};
+pub(super) use end::Home;
 
 mod lane;
 
 /// How a wait spends its time before it sleeps.
 pub const DEFAULT_SPIN: Duration = Duration::from_micros(50);
 /// Longest sleep before signals and the like are looked after.
-const SLICE: Duration = Duration::from_millis(50);
+pub(super) const SLICE: Duration = Duration::from_millis(50);
 /// Sleep between looks at the ring of a queue that no interrupt announces.
 const POLL_SLICE: Duration = Duration::from_millis(1);
 
@@ -42,8 +45,7 @@ pub(super) struct Parts<B: Lease> {
     pub(super) wake: Wake,
     /// Whether interrupts announce used buffers.
     pub(super) interrupts: bool,
-    pub(super) health: Arc<Health>,
-    pub(super) space: DmaSpace,
+    pub(super) home: Home,
 }
 
 /// Doorbell and event of a queue: what can be used without holding the queue.
@@ -55,6 +57,7 @@ pub struct QueuePort {
     interrupts: bool,
     /// Sleeps of a polled queue that brought nothing.
     idle: AtomicU32,
+    health: Arc<Health>,
 }
 
 impl Port for QueuePort {
@@ -83,14 +86,19 @@ impl Port for QueuePort {
     fn ask(&self) {
         self.wake.ask();
     }
+
+    #[inline]
+    fn usable(&self) -> Result<()> {
+        self.health.check_process()
+    }
 }
 
 /// One virtqueue of a device, owned by whoever drives it. `Send`; calls take `&mut self`, and
 /// [`super::SharedQueue`] is for several threads.
 ///
 /// It owns the buffers in flight: they come back by completion, or after a confirmed reset of the device, and by
-/// nothing else. A time-out frees nothing. A queue that is dropped with the device still running leaves its ring
-/// and what is in flight with the device's quarantine until that reset.
+/// nothing else. A time-out frees nothing. A queue that is closed ([`Queue::close`]) or dropped with the device still
+/// running leaves what is in flight with the device's quarantine until that reset.
 ///
 /// When the device is reset, lost or closed, completions that are there can still be taken; then each request in
 /// flight ends once, as [`Error::Indeterminate`] with its token; from then on every call gives the error that
@@ -99,19 +107,20 @@ pub struct Queue<B: Lease + Send + 'static> {
     /// `None` once the device is no more, or the use of the queue has ended.
     ring: Option<Ring<B>>,
     port: Arc<QueuePort>,
-    space: DmaSpace,
     index: u16,
     size: u16,
     spin: Duration,
     health: Arc<Health>,
-    /// Requests that ended with the device, to be told of.
+    home: Home,
+    /// Requests that ended with the device or the queue, to be told of.
     ended: VecDeque<Token>,
     counters: Counters,
 }
 
 impl<B: Lease + Send + 'static> Queue<B> {
     pub(super) fn new(parts: Parts<B>) -> Self {
-        let Parts { ring, doorbell, id, wake, interrupts, health, space } = parts;
+        let Parts { ring, doorbell, id, wake, interrupts, home } = parts;
+        let health = Arc::clone(&home.health);
         health.add_waker(wake.own());
         Self {
             index: ring.queue(),
@@ -120,9 +129,16 @@ impl<B: Lease + Send + 'static> Queue<B> {
             ended: VecDeque::new(),
             counters: Counters::default(),
             ring: Some(ring),
-            port: Arc::new(QueuePort { doorbell, id, wake, interrupts, idle: AtomicU32::new(0) }),
+            port: Arc::new(QueuePort {
+                doorbell,
+                id,
+                wake,
+                interrupts,
+                idle: AtomicU32::new(0),
+                health: Arc::clone(&health),
+            }),
             health,
-            space,
+            home,
         }
     }
 
@@ -179,7 +195,7 @@ impl<B: Lease + Send + 'static> Queue<B> {
         writable: [B; W],
     ) -> Result<Token> {
         for buf in readable.iter().chain(&writable) {
-            check_space(&self.space, buf)?;
+            check_space(&self.home.space, buf)?;
         }
         Ok(self.alive()?.add(readable, writable)?)
     }
@@ -190,7 +206,7 @@ impl<B: Lease + Send + 'static> Queue<B> {
         readable: impl IntoIterator<Item = B>,
         writable: impl IntoIterator<Item = B>,
     ) -> Result<Token> {
-        let space = self.space.clone();
+        let space = self.home.space.clone();
         let mut chain = self.alive()?.chain();
         for buf in readable {
             check_space(&space, &buf)?;
@@ -242,8 +258,8 @@ impl<B: Lease + Send + 'static> Queue<B> {
     #[inline]
     pub fn pop(&mut self) -> Result<Option<Used<B>>> {
         let condition = self.health.condition();
-        if condition == Condition::NeedsReset {
-            return Err(Error::DeviceNeedsReset);
+        if matches!(condition, Condition::NeedsReset | Condition::Forked) {
+            self.health.check()?;
         }
         let mut over = is_over(condition);
         if let Some(ring) = &mut self.ring {
@@ -254,20 +270,16 @@ impl<B: Lease + Send + 'static> Queue<B> {
                 Err(_) => over = true,
             }
         }
-        match over {
-            true => Err(self.end()),
-            false if self.ring.is_none() => Err(Error::Closed { what: "queue" }),
-            false => Ok(None),
-        }
+        if over || self.ring.is_none() { Err(self.end()) } else { Ok(None) }
     }
 
-    /// The device is no more: tells of one request that was in flight, or of the end.
+    /// The device, or the queue, is no more: tells of one request that was in flight, or of the end.
     #[cold]
     fn end(&mut self) -> Error {
         if let Some(ring) = self.ring.take() {
             self.counters = ring.counters();
             self.ended.extend(ring.tokens());
-            self.put_away(ring);
+            self.home.put_away(ring, false);
         }
         match self.ended.pop_front() {
             Some(token) => Error::Indeterminate { token: token.into_raw() },
@@ -352,6 +364,7 @@ impl<B: Lease + Send + 'static> Queue<B> {
     /// Asks for a notification of the next used buffer; answers whether there is one already, which must be taken
     /// before [`Queue::as_fd`]'s descriptor is waited for.
     pub fn enable_interrupts(&mut self) -> Result<bool> {
+        self.port.usable()?;
         // Signals from before say nothing about what comes from now on.
         self.port.wake.clear()?;
         self.ask_for_interrupts()
@@ -367,45 +380,10 @@ impl<B: Lease + Send + 'static> Queue<B> {
 
     /// Advises the device that no notifications are needed: the queue is polled.
     pub fn disable_interrupts(&mut self) {
-        if let Some(ring) = &mut self.ring {
-            ring.disable_interrupts();
-        }
-    }
-
-    /// Ends the use of the queue, as dropping it does, for whoever has to keep the value: what is in flight goes home
-    /// if the device was proven to have stopped, and else into the device's quarantine. Every later call answers
-    /// [`Error::Closed`].
-    pub fn end_use(&mut self) {
-        if let Some(ring) = self.ring.take() {
-            self.counters = ring.counters();
-            self.put_away(ring);
-        }
-    }
-
-    /// The end of a ring: its buffers go home if the device was proven to have stopped; else they and it are kept
-    /// until that is so.
-    fn put_away(&self, ring: Ring<B>) {
-        let bytes = u64::try_from(ring.memory().len()).unwrap_or(u64::MAX);
-        let shelved = Shelved { ring, health: Arc::clone(&self.health) };
-        if self.health.proof().is_none() {
-            self.space.quarantine().hold(shelved, bytes);
-        }
-    }
-}
-
-/// A ring without a queue. A drop takes the buffers in flight out of it, if the device was proven to have stopped;
-/// else the ring forgets them.
-struct Shelved<B: Lease> {
-    ring: Ring<B>,
-    health: Arc<Health>,
-}
-
-impl<B: Lease> Drop for Shelved<B> {
-    fn drop(&mut self) {
-        if let Some(proof) = self.health.proof()
-            && let Err(error) = self.ring.reset(&proof.for_rings(), |_, _| {})
+        if self.health.is_ours()
+            && let Some(ring) = &mut self.ring
         {
-            log::error!("queue {} could not be cleared: {error}", self.ring.queue());
+            ring.disable_interrupts();
         }
     }
 }
@@ -448,14 +426,6 @@ impl<B: Lease + Send + 'static> AsFd for Queue<B> {
     /// that nothing is there yet.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.port.wake.as_fd()
-    }
-}
-
-impl<B: Lease + Send + 'static> Drop for Queue<B> {
-    fn drop(&mut self) {
-        if let Some(ring) = self.ring.take() {
-            self.put_away(ring);
-        }
     }
 }
 

@@ -4,11 +4,12 @@ use alloc::sync::Arc;
 
 use super::interrupts::{Wake, Wiring};
 use super::life::{Device, Life, Phase};
-use super::queue::{Parts, Queue};
+use super::queue::{Home, Parts, Queue};
 use crate::features::Features;
 use crate::mem::cell::RingMemory;
 use crate::mem::pool::DmaBuf;
 use crate::queue::{Areas, MAX_SIZE, Ring, RingConfig, RingLayout};
+use crate::sync::MutexGuard;
 use crate::transport::QueueSetup;
 use crate::{Error, Result};
 
@@ -44,19 +45,19 @@ impl QueueConfig {
 }
 
 impl Device {
-    /// Sets queue `index` up, between negotiation and start, and gives it to the caller.
+    /// Sets queue `index` up, between negotiation and start, and gives it to the caller. After the start it can be
+    /// set up again where it was closed on its own ([`Queue::close`], RING_RESET).
     ///
     /// # Errors
     /// [`Error::QueueUnavailable`] where the device has no such queue or it was taken already (C7, C9);
     /// [`Error::Misuse`] in another phase; [`Error::MemoryLimit`]. Where the device was told of the queue and did
-    /// not take it, the device is failed: only a reset leads on.
+    /// not take it before the start, the device is failed: only a reset leads on.
     pub fn take_queue(&self, index: u16, config: QueueConfig) -> Result<Queue<DmaBuf>> {
         self.located(self.try_take_queue(index, &config))
     }
 
     fn try_take_queue(&self, index: u16, wish: &QueueConfig) -> Result<Queue<DmaBuf>> {
-        let what = "queues are set up after the negotiation and before the start";
-        let mut life = self.in_phase(Phase::Negotiated, what)?;
+        let mut life = self.life_for_queue(index)?;
         if life.queues.contains(&index) {
             return Err(Error::QueueUnavailable {
                 queue: index,
@@ -85,7 +86,10 @@ impl Device {
                 // How far the device got with it nobody knows: it keeps the memory until it is reset.
                 let bytes = u64::try_from(memory.len()).unwrap_or(u64::MAX);
                 self.space.quarantine().hold(ring, bytes);
-                return Err(self.give_up(&mut life, error));
+                return Err(match life.phase {
+                    Phase::Running => error,
+                    _ => self.give_up(&mut life, error),
+                });
             }
         };
         life.queues.push(index);
@@ -93,12 +97,35 @@ impl Device {
             interrupts: wish.interrupts && life.wiring.announces(vector),
             doorbell,
             id,
-            health: Arc::clone(&life.health),
-            space: self.space.clone(),
+            home: Home {
+                transport: Arc::clone(&self.transport),
+                life: Arc::clone(&self.life),
+                health: Arc::clone(&life.health),
+                space: self.space.clone(),
+                patience: self.options.control_timeout,
+            },
             ring,
             wake,
         };
         Ok(Queue::new(parts))
+    }
+
+    /// The life of a device that queue `index` may be set up in: after the negotiation, and after the start where
+    /// the queue alone was reset (§2.6.1).
+    fn life_for_queue(&self, index: u16) -> Result<MutexGuard<'_, Life>> {
+        self.check_process()?;
+        let mut life = self.lock();
+        if life.phase == Phase::Running
+            && let Some(at) = life.released.iter().position(|&released| released == index)
+        {
+            life.released.swap_remove(at);
+            return Ok(life);
+        }
+        match life.phase {
+            Phase::Negotiated => Ok(life),
+            Phase::Closed => Err(Error::Closed { what: "device" }),
+            _ => Err(Error::Misuse { what: "queues are set up after the negotiation and before the start" }),
+        }
     }
 
     fn ring_config(&self, life: &Life, index: u16, wish: &QueueConfig) -> Result<RingConfig> {

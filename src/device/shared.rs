@@ -99,6 +99,7 @@ impl<L: Lane> Shared<L> {
         R: IntoIterator<Item = L::Buf, IntoIter: ExactSizeIterator>,
         W: IntoIterator<Item = L::Buf, IntoIter: ExactSizeIterator>,
     {
+        self.port.usable()?;
         let (readable, writable) = (readable.into_iter(), writable.into_iter());
         let parts = u16::try_from(readable.len().saturating_add(writable.len())).unwrap_or(u16::MAX);
         let ticket = {
@@ -133,6 +134,7 @@ impl<L: Lane> Shared<L> {
         R: IntoIterator<Item = L::Buf, IntoIter: ExactSizeIterator>,
         W: IntoIterator<Item = L::Buf, IntoIter: ExactSizeIterator>,
     {
+        self.port.usable()?;
         let (readable, writable) = (readable.into_iter(), writable.into_iter());
         let mut state = self.lock();
         state.check_open()?;
@@ -145,6 +147,7 @@ impl<L: Lane> Shared<L> {
 
     /// Shows what was added, by any thread, to the device, and notifies it if it wants that.
     pub fn notify(&self) -> Result<()> {
+        self.port.usable()?;
         let ring = {
             let mut state = self.lock();
             state.check_open()?;
@@ -175,6 +178,7 @@ impl<L: Lane> Shared<L> {
     }
 
     fn wait_or_ask(&self, token: Token, deadline: Deadline, between: Between<'_>) -> Result<Used<L::Buf>> {
+        self.port.usable()?;
         if let Some(used) = self.lock().claim(token)? {
             return Ok(used);
         }
@@ -186,6 +190,7 @@ impl<L: Lane> Shared<L> {
 
     /// Waits for any completion that nobody else waits for, at most until `deadline`. Errors as [`Shared::wait`].
     pub fn get(&self, deadline: Deadline) -> Result<Used<L::Buf>> {
+        self.port.usable()?;
         self.lock().check_open()?;
         self.until(deadline, "a used buffer", None, State::any)
     }
@@ -196,12 +201,14 @@ impl<L: Lane> Shared<L> {
         deadline: Deadline,
         mut between: impl FnMut() -> Result<()>,
     ) -> Result<Used<L::Buf>> {
+        self.port.usable()?;
         self.lock().check_open()?;
         self.until(deadline, "a used buffer", Some(&mut between), State::any)
     }
 
     /// Takes a completion that nobody waits for, if there is one.
     pub fn pop(&self) -> Result<Option<Used<L::Buf>>> {
+        self.port.usable()?;
         let mut state = self.lock();
         state.check_open()?;
         if state.is_alone() {
@@ -221,6 +228,9 @@ impl<L: Lane> Shared<L> {
     /// Ends the use of the queue: everybody who waits gets [`Error::Closed`] at once, and so does every later
     /// call. The queue itself, and what is in flight, end when this value is dropped.
     pub fn close(&self) {
+        if self.port.usable().is_err() {
+            return;
+        }
         if mutant!(CloseLate) {
             self.wake_all();
         }

@@ -28,6 +28,8 @@ mod mapping;
 #[cfg(feature = "std")]
 pub mod pool;
 #[cfg(feature = "std")]
+pub(crate) mod process;
+#[cfg(feature = "std")]
 pub mod quarantine;
 #[cfg(feature = "std")]
 pub mod region;

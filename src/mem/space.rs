@@ -7,12 +7,11 @@ use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::PoisonError;
 
-use rustix::process::{Pid, getpid};
-
 #[cfg(not(loom))]
 use super::cell::RingMemory;
 use super::dma::{DmaAddr, DmaMapper, MAX_REGIONS, too_many_regions};
 use super::mapping::{base_page_size, bytes, round_up};
+use super::process::Process;
 use super::quarantine::{Quarantine, StoppedProof, keep_for_ever};
 use super::region::DmaRegion;
 use super::spans::Spans;
@@ -39,7 +38,7 @@ pub struct DmaSpace(Arc<Inner>);
 struct Inner {
     id: u64,
     /// A fork's child must not touch the device.
-    owner: Pid,
+    owner: Process,
     mapper: Arc<dyn DmaMapper>,
     quarantine: Quarantine,
     state: Mutex<State>,
@@ -53,6 +52,7 @@ struct State {
 
 /// A region of a space, with its book of free parts.
 struct SpaceRegion {
+    owner: Process,
     region: Arc<DmaRegion>,
     addr: u64,
     purpose: Purpose,
@@ -96,7 +96,7 @@ impl DmaSpace {
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         let state = State { regions: Vec::new(), next_size: first, closed: false };
         let quarantine = Quarantine::new(id);
-        Self(Arc::new(Inner { id, owner: getpid(), mapper, quarantine, state: Mutex::new(state) }))
+        Self(Arc::new(Inner { id, owner: Process::current(), mapper, quarantine, state: Mutex::new(state) }))
     }
 
     /// A number that no other space of this process has.
@@ -115,9 +115,7 @@ impl DmaSpace {
     }
 
     fn open_state(&self) -> Result<MutexGuard<'_, State>> {
-        if getpid() != self.0.owner {
-            return Err(Error::ForkedProcess { what: "device memory" });
-        }
+        self.0.owner.check("device memory")?;
         let state = self.0.lock();
         if state.closed {
             return Err(Error::Closed { what: "device memory" });
@@ -194,7 +192,7 @@ impl DmaSpace {
                 limit: "what the device can address",
             });
         }
-        Ok(Arc::new(SpaceRegion { region, addr, purpose }))
+        Ok(Arc::new(SpaceRegion { owner: self.0.owner, region, addr, purpose }))
     }
 
     /// Maps a caller's region and gives it out as one chunk; its content stays. It counts towards the
@@ -243,9 +241,7 @@ impl DmaSpace {
     /// unmap is kept for ever, and the first such error given. In a fork's child nothing is unmapped and the
     /// error is [`Error::ForkedProcess`].
     pub fn close(&self, proof: &StoppedProof) -> Result<()> {
-        if getpid() != self.0.owner {
-            return Err(Error::ForkedProcess { what: "device memory" });
-        }
+        self.0.owner.check("device memory")?;
         self.0.quarantine.release(proof)?;
         let regions = {
             let mut state = self.0.lock();
@@ -279,9 +275,12 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        let regions = core::mem::take(&mut self.lock().regions);
-        if getpid() != self.owner {
-            // A fork's child owns neither device nor mapping: what it holds is a copy of the books.
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let regions = core::mem::take(&mut state.regions);
+        if !self.owner.is_current() {
+            // A fork's child owns neither device nor mapping: what it holds is a copy of the books, which keeps
+            // no descriptor open.
+            regions.iter().for_each(|home| home.region.close_fd());
             self.quarantine.discard();
             return;
         }
@@ -401,6 +400,10 @@ impl DmaChunk {
 
 impl Drop for DmaChunk {
     fn drop(&mut self) {
+        // The book may have been locked by another thread when this process was forked, and for ever.
+        if !self.home.owner.is_current() {
+            return;
+        }
         match &self.home.purpose {
             Purpose::Own(spans) => {
                 spans.lock().unwrap_or_else(PoisonError::into_inner).give(self.offset, self.taken);

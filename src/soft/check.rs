@@ -5,6 +5,8 @@
 
 use alloc::vec::Vec;
 
+use crate::features::Features;
+
 mod registers;
 mod rings;
 mod rules;
@@ -25,6 +27,8 @@ struct Life {
     /// 0 was written to the status, and not read back yet.
     reset_open: bool,
     features_read: bool,
+    /// What was offered whenever it was read.
+    shown: Features,
     device_select: bool,
     driver_select: bool,
     features_ok_written: bool,

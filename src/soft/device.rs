@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 use super::check::{BrokenMust, Checker};
 use super::core::{Core, Face, Make};
 use super::lies::Lie;
-use super::machine::{Machine, Run, Running};
+use super::machine::{AtEnd, Machine, Run, Running};
 use super::mmio::SoftMmio;
 use super::model::DeviceModel;
 use super::pci::SoftPci;
@@ -79,6 +79,8 @@ pub struct Report {
     pub notifications: u64,
     /// Interrupts sent for used chains since then.
     pub interrupts: u64,
+    /// Accesses to its registers since it was made, by whatever driver: reads, writes, notifications.
+    pub accesses: u64,
     /// The device status.
     pub status: u8,
     /// The features that the driver accepted.
@@ -99,6 +101,7 @@ pub struct SoftDeviceBuilder {
     vectors: Option<u16>,
     address: Option<String>,
     dma: Option<Arc<SoftDma>>,
+    at_end: AtEnd,
 }
 
 impl SoftDeviceBuilder {
@@ -127,6 +130,13 @@ impl SoftDeviceBuilder {
     #[must_use]
     pub fn checked(mut self, checked: bool) -> Self {
         self.checked = checked;
+        self
+    }
+
+    /// Calls `look` with what the device did and saw in all, when the last handle of it is gone.
+    #[must_use]
+    pub fn at_end(mut self, look: impl FnOnce(&Report) + Send + Sync + 'static) -> Self {
+        self.at_end = AtEnd(Some(Box::new(look)));
         self
     }
 
@@ -199,7 +209,7 @@ impl SoftDeviceBuilder {
         }
         core.checker = self.checked.then(|| Box::new(Checker::new()));
         let address = self.address.unwrap_or_else(|| format!("soft:{device_type}"));
-        let running = Running::start(Machine::new(address, dma, core, self.run)?)?;
+        let running = Running::start(Machine::new(address, dma, core, self.run)?, self.at_end)?;
         Ok(SoftDevice { running, interface: self.interface })
     }
 }
@@ -246,6 +256,7 @@ impl SoftDevice {
             vectors: None,
             address: None,
             dma: None,
+            at_end: AtEnd::default(),
         }
     }
 
@@ -313,15 +324,7 @@ impl SoftDevice {
 
     /// What it did and saw.
     pub fn report(&self) -> Report {
-        let core = self.running.machine.core();
-        Report {
-            broken: core.checker.as_ref().and_then(|checker| checker.first()),
-            chains: core.total,
-            notifications: self.running.machine.notifications(),
-            interrupts: core.interrupts,
-            status: core.status,
-            accepted: core.accepted(),
-        }
+        self.running.machine.report()
     }
 
     /// The address space that its driver maps memory into.

@@ -174,7 +174,7 @@ impl Core {
         while served.chains < most {
             let chain = match queue.parked.take() {
                 Some(chain) => {
-                    if let Some(checker) = checker {
+                    if let Some(checker) = checker.as_mut().filter(|_| !ring.misled()) {
                         checker.kept(index, &chain, ring.ring());
                     }
                     Some(chain)
@@ -241,7 +241,8 @@ fn next_chain(
     chain: &mut DeviceChain,
 ) -> Result<bool> {
     ring.settle();
-    if let Some(checker) = checker {
+    let mut checker = checker.as_mut().filter(|_| !ring.misled());
+    if let Some(checker) = &mut checker {
         checker.looked(index, ring.ring(), features);
     }
     let popped = ring.pop_into(&DmaTables(view), chain);

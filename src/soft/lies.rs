@@ -102,6 +102,8 @@ pub struct LyingRing {
     stuck_event: Option<u16>,
     stuck_flags: bool,
     interrupts: u32,
+    /// Whether a lie was told after which the driver's memory, or what it does, says nothing about the driver.
+    misled: bool,
 }
 
 impl LyingRing {
@@ -117,6 +119,7 @@ impl LyingRing {
             stuck_event: None,
             stuck_flags: false,
             interrupts: 1,
+            misled: false,
         }
     }
 
@@ -164,6 +167,7 @@ impl LyingRing {
                 other => self.due.push(other),
             }
         }
+        self.misled |= id != u32::from(head) || times != 1;
         for _ in 0..times {
             self.ring.push_element(id, len);
         }
@@ -188,6 +192,7 @@ impl LyingRing {
     /// Tells a lie now. One about an element adds the element and shows it.
     pub fn tell(&mut self, lie: Lie) {
         let next = self.ring.next_used();
+        self.misled |= !matches!(lie, Lie::InterruptStorm { .. } | Lie::NoInterrupts);
         match lie {
             Lie::UsedIdxAhead { by } => self.store_idx(next.wrapping_add(by)),
             Lie::UsedIdxBack { by } => self.store_idx(next.wrapping_sub(by)),
@@ -230,6 +235,11 @@ impl LyingRing {
     pub fn disable_notifications(&mut self) {
         self.ring.disable_notifications();
         self.stick();
+    }
+
+    /// Whether the driver can still be judged by this ring.
+    pub(super) fn misled(&self) -> bool {
+        self.misled
     }
 
     /// The device's end itself.

@@ -3,15 +3,18 @@
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
+use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::PoisonError;
 use std::thread::{Builder, JoinHandle};
 
 use super::core::{Core, Face};
+use super::device::Report;
 use super::registers::{NOTIFY_DATA, Reg};
 use crate::event::{Deadline, EventFd};
 use crate::features::Features;
 use crate::mem::dma::SoftDma;
+use crate::mem::process::Process;
 use crate::sync::{Mutex, MutexGuard};
 use crate::{Error, Result};
 
@@ -47,6 +50,8 @@ pub(super) struct Machine {
     wake: EventFd,
     asleep: AtomicBool,
     stop: AtomicBool,
+    /// Accesses to registers, notifications too.
+    accesses: AtomicU64,
 }
 
 impl Machine {
@@ -64,6 +69,7 @@ impl Machine {
             wake: EventFd::new()?,
             asleep: AtomicBool::new(false),
             stop: AtomicBool::new(false),
+            accesses: AtomicU64::new(0),
         })
     }
 
@@ -72,14 +78,28 @@ impl Machine {
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notifications of the driver so far.
-    pub(super) fn notifications(&self) -> u64 {
-        self.notifications.load(Ordering::Relaxed)
+    /// The driver reads or writes something.
+    pub(super) fn accessed(&self) {
+        self.accesses.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn report(&self) -> Report {
+        let core = self.core();
+        Report {
+            broken: core.checker.as_ref().and_then(|checker| checker.first()),
+            chains: core.total,
+            notifications: self.notifications.load(Ordering::Relaxed),
+            interrupts: core.interrupts,
+            accesses: self.accesses.load(Ordering::Relaxed),
+            status: core.status,
+            accepted: core.accepted(),
+        }
     }
 
     /// The driver rang for the queue that `value` names. `at` is that of the notification address, in units of
     /// the multiplier, where it tells.
     pub(super) fn notify(&self, face: Face, width: u8, value: u32, at: Option<u64>) -> Result<()> {
+        self.accessed();
         if self.checked {
             let mut core = self.core();
             if let Some(mut checker) = core.checker.take() {
@@ -220,20 +240,33 @@ impl Machine {
     }
 }
 
+/// What is called with a device's report.
+pub(super) type Look = Box<dyn FnOnce(&Report) + Send + Sync>;
+
+/// What a device's maker wants to have called when it has ended.
+#[derive(Default)]
+pub(super) struct AtEnd(pub(super) Option<Look>);
+
+impl fmt::Debug for AtEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AtEnd({})", self.0.is_some())
+    }
+}
+
 /// Keeps a device running; the last handle that drops it ends the thread.
 #[derive(Debug)]
 pub(super) struct Running {
     pub(super) machine: Arc<Machine>,
     thread: Mutex<Option<JoinHandle<()>>>,
-    /// The process that has the thread: the child of a fork does not.
-    process: u32,
+    owner: Process,
+    at_end: AtEnd,
 }
 
 impl Running {
-    pub(super) fn start(machine: Machine) -> Result<Arc<Self>> {
+    pub(super) fn start(machine: Machine, at_end: AtEnd) -> Result<Arc<Self>> {
         let machine = Arc::new(machine);
         let thread = if machine.run == Run::Thread { Some(spawn(&machine)?) } else { None };
-        Ok(Arc::new(Self { machine, thread: Mutex::new(thread), process: std::process::id() }))
+        Ok(Arc::new(Self { machine, thread: Mutex::new(thread), owner: Process::current(), at_end }))
     }
 }
 
@@ -249,17 +282,20 @@ fn spawn(machine: &Arc<Machine>) -> Result<JoinHandle<()>> {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // The child would wait for a thread that it does not have, and wake the parent's.
-        if std::process::id() != self.process {
-            return;
+        let thread = self.thread.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        // A fork's child has no such thread, and its event is the parent's.
+        if !self.owner.is_current() {
+            return core::mem::forget(thread);
         }
         self.machine.stop.store(true, Ordering::SeqCst);
-        let thread = self.thread.get_mut().unwrap_or_else(PoisonError::into_inner).take();
         // Where it cannot be woken, it is left to itself.
         if let Some(thread) = thread
             && self.machine.wake.signal().is_ok()
         {
             let _ = thread.join();
+        }
+        if let Some(look) = self.at_end.0.take() {
+            look(&self.machine.report());
         }
     }
 }

@@ -61,6 +61,7 @@ impl Block {
     }
 
     fn read(&self, offset: u64, width: u8) -> Result<u32> {
+        self.machine().accessed();
         self.check(offset, width)?;
         if let Some(value) = self.missing() {
             return Ok(value);
@@ -77,6 +78,7 @@ impl Block {
     }
 
     fn write(&self, offset: u64, width: u8, value: u32) -> Result<()> {
+        self.machine().accessed();
         self.check(offset, width)?;
         if self.missing().is_some() {
             return Ok(());

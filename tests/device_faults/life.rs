@@ -243,3 +243,43 @@ each!(s2_1_a_failed_negotiation_sets_failed(way) on all {
     assert!(Status::from_bits_retain(soft.report().status).contains(Status::FAILED));
     kept_the_rules(&soft);
 });
+
+each!(c30_a_watch_without_a_deadline_learns_of_a_removal_that_nothing_tells(way) on all {
+    for started in [true, false] {
+        let soft = build(way, console());
+        let device = if started { negotiated(way, &soft) } else { open(way, &soft) }.unwrap();
+        let queues = started.then(|| start(&device).unwrap());
+        let watch = device.watch().unwrap();
+        soft.tell(DeviceLie::Removed).unwrap();
+        assert!(watch.wait(virtio::event::Deadline::never()).unwrap().gone);
+        drop(queues);
+    }
+});
+
+each!(c3_a_watch_without_a_deadline_learns_of_a_wish_for_a_reset_that_no_interrupt_tells(way) on all {
+    let soft = build(way, console());
+    let mut options = virtio::device::Options::default();
+    options.interrupts = false;
+    let device = virtio::device::Device::open(transport(way, &soft).unwrap(), options).unwrap();
+    device.negotiate(Features::EMPTY, Features::EMPTY).unwrap();
+    let _queues = start(&device).unwrap();
+    let watch = device.watch().unwrap();
+    soft.tell(DeviceLie::NeedsReset { after: 0 }).unwrap();
+    assert!(watch.wait(virtio::event::Deadline::never()).unwrap().needs_reset);
+});
+
+each!(m4_a_watch_ends_with_the_life_of_the_device(way) on all {
+    for close in [true, false] {
+        let soft = build(way, console());
+        let device = negotiated(way, &soft).unwrap();
+        let _queues = start(&device).unwrap();
+        let watch = device.watch().unwrap();
+        assert!(!watch.wait(virtio::event::Deadline::after(SHORT)).unwrap().any());
+        thread::scope(|scope| {
+            let waiter = scope.spawn(|| watch.wait(deadline()));
+            if close { device.close() } else { device.reset() }.unwrap();
+            fails!(waiter.join().unwrap(), Error::Closed { .. });
+        });
+        fails!(watch.wait(virtio::event::Deadline::never()), Error::Closed { .. });
+    }
+});

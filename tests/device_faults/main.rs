@@ -37,7 +37,9 @@ macro_rules! each {
 }
 
 mod config;
+mod ends;
 mod features;
+mod fork;
 mod interrupts;
 mod life;
 mod queues;

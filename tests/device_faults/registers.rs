@@ -1,8 +1,12 @@
 //! What the device is found by.
 
 use virtio::Error;
-use virtio::soft::DeviceLie;
+use virtio::device::QueueConfig;
+use virtio::features::Features;
+use virtio::soft::{DeviceLie, DeviceModel, Reply, Request, SharedRegion, SoftDevice};
 use virtio::spec::pci::cap;
+use virtio::spec::{ByteOrder, DeviceType};
+use virtio::transport::SharedMemory;
 
 use crate::rig::*;
 
@@ -46,15 +50,77 @@ each!(c22_an_mmio_slot_is_told_by_magic_version_and_id(way) on [mmio mmio_legacy
 });
 
 each!(c25_shared_memory_out_of_range_fails_alone(way) on modern {
-    for (offset, len) in [(1 << 40, 1 << 30), (u64::MAX - (1 << 40), 1 << 50)] {
+    let ends = [
+        (1 << 40, 1 << 30),
+        (u64::MAX - (1 << 40), 1 << 50),
+        (u64::MAX, 1),
+        (1 << 63, 1 << 63),
+        (u64::MAX - 1, u64::MAX - 1),
+        (4096, u64::MAX - 1),
+    ];
+    for (offset, len) in ends {
         let soft = lying(way, DeviceLie::SharedMemory { id: 3, offset, len });
         let transport = transport(way, &soft).unwrap();
-        assert!(transport.shared_memory(3).is_err());
+        // An MMIO device says that there is no region by a base of all ones.
+        let none = matches!(transport.shared_memory(3), Ok(None)) && offset >= u64::MAX - 1 && !way.interface.is_pci();
+        assert!(none || transport.shared_memory(3).is_err(), "{offset:#x} {len:#x}");
         assert!(transport.shared_memory(4).unwrap().is_none());
         live(way, &soft).unwrap();
     }
 });
 
+/// A device with shared memory, whose one queue uses what it gets.
+#[derive(Debug)]
+struct Sharing;
+
+impl DeviceModel for Sharing {
+    fn device_type(&self) -> DeviceType {
+        DeviceType::CONSOLE
+    }
+
+    fn queues(&self) -> u16 {
+        2
+    }
+
+    fn config(&self, _order: ByteOrder) -> Vec<u8> {
+        vec![0; 12]
+    }
+
+    fn shared_memory(&self) -> Vec<SharedRegion> {
+        vec![SharedRegion { id: 1, bytes: vec![7; 4096] }, SharedRegion { id: 3, bytes: vec![9; 100] }]
+    }
+
+    fn handle(&mut self, _request: &mut Request<'_>) -> virtio::Result<Reply> {
+        Ok(Reply::Used(0))
+    }
+}
+
+each!(s2_10_c25_shared_memory_is_reached_and_one_bad_region_takes_no_other_with_it(way) on modern {
+    let read = |memory: &SharedMemory| memory.registers.read32(memory.offset).unwrap();
+    let builder = || SoftDevice::builder(Sharing);
+    let honest = transport(way, &build(way, builder())).unwrap();
+    let (one, three) = (honest.shared_memory(1).unwrap().unwrap(), honest.shared_memory(3).unwrap().unwrap());
+    assert_eq!((one.len, three.len), (4096, 100));
+    assert_eq!((read(&one), read(&three)), (0x0707_0707, 0x0909_0909));
+    let lie = DeviceLie::SharedMemory { id: 3, offset: 0, len: 1 << 40 };
+    let soft = build(way, builder().lies([lie]));
+    let lying = transport(way, &soft).unwrap();
+    assert!(lying.shared_memory(3).is_err());
+    assert_eq!(read(&lying.shared_memory(1).unwrap().unwrap()), 0x0707_0707);
+    live(way, &soft).unwrap();
+});
+
 each!(c25_administration_queues_out_of_range_harm_nothing(way) on [pci_modern transitional_modern] {
-    lives(way, DeviceLie::AdminQueues { index: 0, count: u16::MAX });
+    for (index, count) in [(0, u16::MAX), (u16::MAX, u16::MAX), (1, 1), (2, u16::MAX), (7, 0), (7, 1)] {
+        lives(way, DeviceLie::AdminQueues { index, count });
+        // Nor where the device offers them: they are not accepted, and their queues not there.
+        let lie = DeviceLie::AdminQueues { index, count };
+        let soft = build(way, console().offer(Features::ADMIN_VQ).lies([lie]));
+        let device = open(way, &soft).unwrap();
+        let accepted = device.negotiate(Features::ADMIN_VQ, Features::EMPTY).unwrap();
+        assert!(!accepted.contains(Features::ADMIN_VQ));
+        fails!(device.take_queue(7, QueueConfig::default()), Error::QueueUnavailable { queue: 7, .. });
+        let mut queues = start(&device).unwrap();
+        send(&device, &mut queues[1]).unwrap();
+    }
 });

@@ -11,7 +11,7 @@ use virtio::spec::ByteOrder;
 use virtio::transport::{PciInterface, Transport, open_mmio, open_pci};
 use virtio::{Error, Result};
 
-pub(crate) use crate::driver_common::{SHORT, SOON, Way, kept_the_rules};
+pub(crate) use crate::driver_common::{SHORT, SOON, Way, checked, kept_the_rules};
 
 const fn way(interface: Interface, choice: PciInterface) -> Way {
     Way { interface, choice, order: ByteOrder::Little }
@@ -46,8 +46,7 @@ pub(crate) fn console() -> SoftDeviceBuilder {
 }
 
 pub(crate) fn build(way: Way, builder: SoftDeviceBuilder) -> SoftDevice {
-    let builder = builder.interface(way.interface).byte_order(way.order).run(Run::Inline);
-    builder.checked(true).build().unwrap()
+    checked(builder.interface(way.interface).byte_order(way.order).run(Run::Inline))
 }
 
 pub(crate) fn lying(way: Way, lie: DeviceLie) -> SoftDevice {

@@ -2,10 +2,12 @@
 #![allow(dead_code, reason = "each test program uses a part of this")]
 
 mod channel;
+mod checked;
 
 use std::time::Duration;
 
 pub(crate) use channel::{Receiver, Sender, channel};
+pub(crate) use checked::checked;
 use virtio::device::{Device, Options};
 use virtio::features::Features;
 use virtio::soft::{DeviceModel, Interface, Reply, Request, Run, SoftDevice, SoftDeviceBuilder};
@@ -55,8 +57,7 @@ pub(crate) fn rings() -> [Features; 4] {
 impl Way {
     /// Runs a device and opens it.
     pub(crate) fn open(self, builder: SoftDeviceBuilder, run: Run) -> (SoftDevice, Device) {
-        let builder = builder.interface(self.interface).byte_order(self.order).run(run).checked(true);
-        let soft = builder.build().unwrap();
+        let soft = checked(builder.interface(self.interface).byte_order(self.order).run(run));
         let device = self.device(&soft).unwrap();
         (soft, device)
     }

@@ -8,7 +8,7 @@ use virtio::mem::dma::DmaMapper;
 use virtio::mem::region::DmaRegion;
 use virtio::soft::{Block, Console, DeviceModel, Entropy, Interface, Net, Run, SoftDevice};
 
-use super::{Rig, Way, ways};
+use super::{Rig, Way, abused, ways};
 
 /// Numbers that look random: xorshift.
 struct Random(u64);
@@ -75,7 +75,7 @@ fn a_device_survives_any_driver() {
     for interface in Interface::ALL {
         for model in models() {
             let builder = SoftDevice::builder_boxed(model).interface(interface).run(Run::Stepped);
-            let soft = builder.checked(true).build().unwrap();
+            let soft = abused(builder);
             let region = DmaRegion::new(0x1_0000).unwrap();
             let base = soft.dma().map(&region).unwrap().0;
             storm(&soft, &mut random, &region, base);
@@ -89,7 +89,7 @@ fn after_a_reset_a_device_has_forgotten_the_driver_before() {
     for way in ways().into_iter().filter(|way| way.interface != Interface::PciTransitional) {
         let Way { interface, order, .. } = way;
         let builder = SoftDevice::builder(Entropy::new(1)).interface(interface).byte_order(order);
-        let soft = builder.run(Run::Stepped).build().unwrap();
+        let soft = abused(builder.run(Run::Stepped));
         let region = DmaRegion::new(0x1_0000).unwrap();
         let base = soft.dma().map(&region).unwrap().0;
         storm(&soft, &mut Random(7), &region, base);

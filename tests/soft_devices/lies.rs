@@ -12,6 +12,8 @@ use virtio::spec::{ByteOrder, Status, pci};
 use virtio::transport::{PciInterface, Transport, open_mmio, open_pci};
 use virtio::{Error, Result};
 
+use crate::{abused, checked};
+
 fn transport(soft: &SoftDevice) -> Result<Arc<dyn Transport>> {
     if soft.interface().is_pci() {
         open_pci(soft.pci()?, PciInterface::Any, ByteOrder::Little)
@@ -21,12 +23,7 @@ fn transport(soft: &SoftDevice) -> Result<Arc<dyn Transport>> {
 }
 
 fn soft(interface: Interface, lies: Vec<DeviceLie>) -> SoftDevice {
-    SoftDevice::builder(Console::new(80, 25))
-        .interface(interface)
-        .run(Run::Inline)
-        .lies(lies)
-        .build()
-        .unwrap()
+    checked(SoftDevice::builder(Console::new(80, 25)).interface(interface).run(Run::Inline).lies(lies))
 }
 
 /// As far as a driver gets: the whole life from open to one echoed byte and a reset.
@@ -157,7 +154,7 @@ fn c11_c12_c13_c14_c16_interrupts_and_configuration() {
     for interface in MODERN {
         let device = soft(interface, vec![DeviceLie::GenerationChanges]);
         let driver = Device::open(transport(&device).unwrap(), Options::default()).unwrap();
-        let error = driver.config().read(0, 8).unwrap_err();
+        let error = driver.config().snapshot(driver.offered().unwrap()).unwrap_err();
         assert!(matches!(error.kind(), Error::ConfigUnstable { .. }), "{interface:?}: {error:?}");
         let device = soft(interface, vec![DeviceLie::ConfigLen(2)]);
         let driver = Device::open(transport(&device).unwrap(), Options::default()).unwrap();
@@ -205,7 +202,7 @@ fn c22_the_identity_of_an_mmio_slot() {
 fn c24_memory_beyond_a_page_number_is_refused() {
     for interface in LEGACY {
         let soft = SoftDevice::builder(Console::new(1, 1)).interface(interface).memory_at(1 << 45);
-        let error = live(&soft.build().unwrap()).unwrap_err();
+        let error = live(&checked(soft)).unwrap_err();
         assert!(matches!(error.kind(), Error::MemoryLimit { .. }), "{interface:?}: {error:?}");
     }
 }
@@ -292,7 +289,8 @@ fn d24_completions_of_nothing_are_skipped_and_counted_or_break_the_ring() {
 #[test]
 fn a_driver_that_breaks_the_ring_makes_the_device_ask_for_a_reset() {
     for interface in Interface::ALL {
-        let device = soft(interface, vec![]);
+        let builder = SoftDevice::builder(Console::new(80, 25)).interface(interface).run(Run::Inline);
+        let device = abused(builder);
         let transport = transport(&device).unwrap();
         transport.reset(virtio::event::Deadline::after(Duration::from_secs(1))).unwrap();
         let ok = Status::ACKNOWLEDGE | Status::DRIVER;

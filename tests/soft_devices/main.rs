@@ -2,6 +2,8 @@
 #![cfg(all(feature = "soft", not(loom)))]
 
 mod block;
+#[path = "../driver_common/checked.rs"]
+mod checked;
 mod entropy;
 mod hostile;
 mod lies;
@@ -11,6 +13,7 @@ mod threads;
 use std::sync::Arc;
 use std::time::Duration;
 
+use checked::{abused, checked};
 use virtio::device::{Device, Options, Queue, QueueConfig};
 use virtio::features::Features;
 use virtio::mem::pool::DmaBuf;
@@ -56,7 +59,7 @@ impl Way {
     }
 
     fn build(self, builder: SoftDeviceBuilder, run: Run) -> SoftDevice {
-        builder.interface(self.interface).byte_order(self.order).run(run).checked(true).build().unwrap()
+        checked(builder.interface(self.interface).byte_order(self.order).run(run))
     }
 }
 

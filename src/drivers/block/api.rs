@@ -225,6 +225,7 @@ impl Block {
 
     /// Reads what of the configuration may change while the device runs.
     fn refresh(&self) -> Result<()> {
+        self.device.check_process()?;
         let new = Limits::read(self.device.config(), self.features)?;
         let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
         limits.size = new.size;
@@ -278,6 +279,7 @@ impl Block {
 
     /// A lane that is free, if possible the one that this thread used before.
     fn lane(&self) -> Result<MutexGuard<'_, Lane>> {
+        self.device.check_process()?;
         let none = Error::Closed { what: "block device" };
         let first = HINT.get();
         for step in 0..self.lanes.len() {

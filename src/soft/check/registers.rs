@@ -2,6 +2,7 @@
 
 use super::super::core::{Core, Face};
 use super::super::registers::{NOTIFY_DATA, Reg};
+use super::super::script::DeviceLie;
 use super::{Checker, Life, Must, QueueCheck};
 use crate::features::Features;
 use crate::spec::pci::{NO_VECTOR, isr};
@@ -71,6 +72,7 @@ impl Checker {
                 let selected = self.life.device_select || face.pci();
                 self.require(selected, Must::MMIO_DEVICE_FEATURES_SEL);
                 self.life.features_read = true;
+                self.life.shown |= core.offered(face.legacy());
             }
             Reg::Status => {
                 let slow = core.resetting.0 > 0;
@@ -193,7 +195,8 @@ impl Checker {
     fn check_features(&mut self, core: &Core, face: Face) {
         let accepted = core.accepted();
         self.require(self.life.features_read || accepted.is_empty(), Must::FEATURES_NOT_READ);
-        let offered = core.offered(face.legacy());
+        // What it was shown counts too, where the device changed its mind.
+        let offered = core.offered(face.legacy()) | self.life.shown;
         self.require(offered.contains(accepted), Must::FEATURE_NOT_OFFERED);
         let device_type = core.model.device_type();
         for bit in (0..feature::COUNT).filter(|bit| accepted.has(*bit)) {
@@ -353,7 +356,13 @@ impl Checker {
         }
         let known = usize::from(queue) < core.queues.len();
         self.require(known, must);
-        if known && let Some(at) = at {
+        let misled = |lie: &DeviceLie| {
+            matches!(lie, DeviceLie::NotifyMultiplier(_) | DeviceLie::NotifyOff(_)).then_some(())
+        };
+        if known
+            && let Some(at) = at
+            && core.script.find(misled).is_none()
+        {
             self.require(at == u64::from(queue), Must::PCI_NOTIFY_ADDRESS);
         }
     }

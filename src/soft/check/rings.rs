@@ -121,7 +121,7 @@ impl Checker {
             return;
         }
         for (index, queue) in (0..).zip(&core.queues) {
-            let Some(ring) = &queue.ring else { continue };
+            let Some(ring) = queue.ring.as_ref().filter(|ring| !ring.misled()) else { continue };
             let waiting = ring.ring().available().unwrap_or(0);
             // A chain that waits in the device keeps it from looking further.
             let hidden = waiting > 0 && !notified(index) && queue.parked.is_none();
