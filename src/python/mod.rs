@@ -51,9 +51,9 @@ mod _virtio {
     use crate::python::used::{Events, Used};
 
     #[pymodule_export]
-    use super::inspect::{_answers, _names, _queues, _transport};
+    use crate::python::inspect::{_answers, _names, _queues, _transport};
     #[pymodule_export]
-    use super::testing::{_lies, _rules, PyLie, Report, SoftDevice};
+    use crate::python::testing::{_lies, _rules, PyLie, Report, SoftDevice};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

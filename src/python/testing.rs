@@ -198,7 +198,9 @@ impl PyLie {
                 let Some(lie) = ring_lie(name, &mut fields)? else {
                     let known: Vec<&str> = LIES.iter().map(|(name, _, _)| *name).collect();
                     let known = known.join(", ");
-                    return Err(PyValueError::new_err(alloc::format!("no lie is '{name}'; known are {known}")));
+                    return Err(PyValueError::new_err(alloc::format!(
+                        "no lie is '{name}'; known are {known}"
+                    )));
                 };
                 DeviceLie::Ring { queue: fields.get_or("queue", 0)?, chain: fields.get_or("chain", 0)?, lie }
             }
