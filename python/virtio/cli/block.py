@@ -65,7 +65,8 @@ def _read(args: argparse.Namespace) -> int:
             out = _standard(sys.stdout, "output")
         else:
             out = stack.enter_context(open(args.output, "wb"))
-        source = disk.raw()
+        # It is closed before the device, which it flushes then.
+        source = stack.enter_context(disk.raw())
         source.seek(args.offset)
         start = time.monotonic()
         with Progress("read", length, shown=args.progress) as progress:
@@ -85,7 +86,7 @@ def _write(args: argparse.Namespace) -> int:
         if disk.read_only:
             raise virtio.VirtioError(EROFS, "the device takes no writes", args.address)
         _range(disk, args)
-        to = disk.raw()
+        to = stack.enter_context(disk.raw())
         to.seek(args.offset)
         start = time.monotonic()
         with Progress("write", args.length, shown=args.progress) as progress:
