@@ -10,47 +10,7 @@ use alloc::string::String;
 /// Result of this crate's calls.
 pub type Result<T = (), E = Error> = core::result::Result<T, E>;
 
-/// Linux errno values that [`Error::errno`] gives (asm-generic numbering).
-pub mod errno {
-    /// No such file or directory.
-    pub const ENOENT: i32 = 2;
-    /// Interrupted system call; here: an interrupted wait.
-    pub const EINTR: i32 = 4;
-    /// Input/output error.
-    pub const EIO: i32 = 5;
-    /// No such device or address.
-    pub const ENXIO: i32 = 6;
-    /// Bad file descriptor.
-    pub const EBADF: i32 = 9;
-    /// Resource temporarily unavailable.
-    pub const EAGAIN: i32 = 11;
-    /// Cannot allocate memory.
-    pub const ENOMEM: i32 = 12;
-    /// Bad address.
-    pub const EFAULT: i32 = 14;
-    /// Device or resource busy.
-    pub const EBUSY: i32 = 16;
-    /// No such device.
-    pub const ENODEV: i32 = 19;
-    /// Invalid argument.
-    pub const EINVAL: i32 = 22;
-    /// Read-only file system; here: a read-only device.
-    pub const EROFS: i32 = 30;
-    /// Numerical argument out of domain; here: a value outside what a device offers.
-    pub const ERANGE: i32 = 34;
-    /// Owner died; here: the other end went away with the request in its hands.
-    pub const EOWNERDEAD: i32 = 130;
-    /// Protocol error.
-    pub const EPROTO: i32 = 71;
-    /// Not supported.
-    pub const EOPNOTSUPP: i32 = 95;
-    /// Connection reset by peer.
-    pub const ECONNRESET: i32 = 104;
-    /// Connection timed out.
-    pub const ETIMEDOUT: i32 = 110;
-    /// Stale handle.
-    pub const ESTALE: i32 = 116;
-}
+pub mod errno;
 
 /// What a device did against the specification. Copyable, so that a broken ring can repeat it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -387,6 +347,24 @@ pub enum Error {
     /// A write, or anything else that changes what is stored, to a device that takes none.
     #[error("the device is read-only")]
     ReadOnly,
+    /// The other end of a socket did not take a message.
+    #[error("the back-end refused {request} with {code:#x}")]
+    BackendRefused {
+        /// Name of the message.
+        request: &'static str,
+        /// What it answered.
+        code: u64,
+    },
+    /// A device that came back is less than it was: what was built on it cannot go on.
+    #[error("the device came back with {what} {now:#x}, it had {before:#x}: open it anew")]
+    Incompatible {
+        /// What became less.
+        what: &'static str,
+        /// What it was.
+        before: u64,
+        /// What it is now.
+        now: u64,
+    },
     /// Whoever waits wants no more: a signal's handler raised, or the like. Nothing was freed, as with a time-out.
     #[error("the wait was interrupted: what is in flight stays so; wait again or reset")]
     Interrupted,
@@ -454,10 +432,11 @@ impl Error {
             Self::Closed { .. } | Self::ForkedProcess { .. } => EBADF,
             Self::Timeout { .. } | Self::ResetTimeout { .. } => ETIMEDOUT,
             Self::DeviceGone { .. } => ENODEV,
-            Self::DeviceNeedsReset | Self::Request { .. } => EIO,
-            Self::FeaturesRejected { .. } | Self::MissingFeatures { .. } | Self::Unsupported { .. } => {
-                EOPNOTSUPP
-            }
+            Self::DeviceNeedsReset | Self::Request { .. } | Self::BackendRefused { .. } => EIO,
+            Self::FeaturesRejected { .. }
+            | Self::MissingFeatures { .. }
+            | Self::Incompatible { .. }
+            | Self::Unsupported { .. } => EOPNOTSUPP,
             Self::QueueUnavailable { .. } | Self::VectorRefused { .. } | Self::NoDevice => ENXIO,
             Self::ConfigOutOfRange { .. } | Self::RegisterOutOfRange { .. } => ERANGE,
             Self::NotFound { .. } => ENOENT,

@@ -1,17 +1,28 @@
 //! From an address to a device: the only module that knows every bus, transport and software device.
 #![cfg(not(loom))]
 
+use alloc::boxed::Box;
 use alloc::string::ToString;
 use core::time::Duration;
 
 use crate::address::{Address, Scheme};
 use crate::device::{Device, Options};
-use crate::drivers::{Block, BlockOptions, Entropy};
+use crate::drivers::block::Reopen;
+use crate::drivers::{Block, BlockOptions, Entropy, Reconnect};
+use crate::spec::DeviceType;
 use crate::{Error, Result};
 
 /// Opens the device at an address (see [`crate::address`]): it is reset, and knows that there is a driver.
 ///
-/// This version opens software devices, `soft:TYPE`, of the types `block`, `entropy`, `console` and `net`:
+/// This version opens devices of other processes, `vhost-user:PATH`, behind a Unix socket:
+///
+/// | parameter | values | meaning |
+/// |---|---|---|
+/// | `type` | a name or number, such as `block` | the device's type, which the protocol does not tell |
+/// | `server` | `on`, `off` (without it) | whether to wait at the path for the back-end to connect |
+/// | `size` | such as `64M` | `block`: the size of a device whose back-end does not tell its configuration |
+///
+/// and software devices, `soft:TYPE`, of the types `block`, `entropy`, `console` and `net`:
 ///
 /// | parameter | values | meaning |
 /// |---|---|---|
@@ -49,6 +60,7 @@ pub fn open(address: &str) -> Result<Device> {
 pub fn open_with(address: &Address, options: Options) -> Result<Device> {
     let opened = match address.scheme() {
         Scheme::Soft => software::open(address, options),
+        Scheme::VhostUser => sockets::open(address, options),
         scheme => Err(missing(scheme)),
     };
     opened.map_err(|error| error.at(&address.to_string()))
@@ -56,21 +68,89 @@ pub fn open_with(address: &Address, options: Options) -> Result<Device> {
 
 fn missing(scheme: Scheme) -> Error {
     let name = scheme.name();
-    let why = alloc::format!("{name}: devices are not opened by this version, soft: ones are");
+    let why =
+        alloc::format!("{name}: devices are not opened by this version; soft: and vhost-user: ones are");
     Error::NotFound { why: why.into() }
+}
+
+/// The address with the type of device that is expected, where an address has to say it and this one does not.
+fn typed(address: Address, kind: DeviceType) -> Address {
+    match kind.name() {
+        Some(name) if address.scheme() == Scheme::VhostUser && address.get("type").is_none() => {
+            address.with("type", name)
+        }
+        _ => address,
+    }
 }
 
 impl Block {
     /// Opens the block device at an address and sets it up; see [`open`] and [`Block::new`].
+    ///
+    /// The type of a `vhost-user:` device need not be said here.
     pub fn open(address: &str, options: BlockOptions) -> Result<Self> {
-        Self::new(open(address)?, options)
+        let address = typed(address.parse()?, DeviceType::BLOCK);
+        let how = Options { control_timeout: options.control_timeout, ..Options::default() };
+        let device = open_with(&address, how.clone())?;
+        let anew: Reopen = Box::new(move || open_with(&address, how.clone()));
+        let reopen = (options.reconnect == Reconnect::Retry).then_some(anew);
+        Self::with_reopen(device, &options, reopen)
     }
 }
 
 impl Entropy {
     /// Opens the entropy device at an address and sets it up; see [`open`] and [`Entropy::new`].
     pub fn open(address: &str, timeout: Duration) -> Result<Self> {
-        Self::new(open(address)?, timeout)
+        let address = typed(address.parse()?, DeviceType::ENTROPY);
+        Self::new(open_with(&address, Options::default())?, timeout)
+    }
+}
+
+#[cfg(not(feature = "vhost-user"))]
+mod sockets {
+    use crate::address::Address;
+    use crate::device::{Device, Options};
+    use crate::{Error, Result};
+
+    pub(super) fn open(_address: &Address, _options: Options) -> Result<Device> {
+        let why = "this build opens no sockets: build it with the feature `vhost-user`";
+        Err(Error::NotFound { why: why.into() })
+    }
+}
+
+#[cfg(feature = "vhost-user")]
+mod sockets {
+    use alloc::string::ToString;
+
+    use crate::Result;
+    use crate::address::Address;
+    use crate::device::{Device, Options};
+    use crate::spec::DeviceType;
+    use crate::spec::device::block::{SECTOR_SIZE, config};
+    use crate::transport::{VhostUser, VhostUserOptions};
+
+    pub(super) fn open(address: &Address, options: Options) -> Result<Device> {
+        address.check_keys(&["type", "server", "size"])?;
+        let kind: DeviceType = match address.get("type") {
+            Some(name) => {
+                name.parse().map_err(|_| address.bad(alloc::format!("type={name} is no device type")))?
+            }
+            None => return Err(address.bad("type= is needed: a socket does not tell what is behind it")),
+        };
+        let mut how = VhostUserOptions {
+            server: address.flag("server")?.unwrap_or(false),
+            control_timeout: options.control_timeout,
+            address: Some(address.to_string()),
+            ..VhostUserOptions::default()
+        };
+        if let Some(size) = address.size("size")? {
+            if kind != DeviceType::BLOCK {
+                return Err(address.bad("size= is of block devices"));
+            }
+            let sectors = size.checked_div(SECTOR_SIZE.into()).unwrap_or(0);
+            how.config.resize(config::CAPACITY.into(), 0);
+            how.config.extend_from_slice(&sectors.to_le_bytes());
+        }
+        Device::open(VhostUser::open(address.place(), kind, how)?, options)
     }
 }
 

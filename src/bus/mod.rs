@@ -22,6 +22,8 @@ use crate::event::EventFd;
 use crate::mem::dma::DmaMapper;
 
 mod doorbell;
+#[cfg(feature = "vhost-user")]
+pub(crate) mod peer;
 
 pub use doorbell::Doorbell;
 

@@ -28,6 +28,8 @@ pub enum Condition {
     Stopped,
     /// Closed without a confirmed reset: what was in flight stays quarantined.
     Closed,
+    /// About to be reset: takes no more requests, completes those that it has.
+    Draining,
     /// The asking process is not the device's, but a fork's child: it has nothing of it (fault M6).
     Forked,
 }
@@ -72,6 +74,7 @@ impl Health {
             2 => Condition::NeedsReset,
             3 => Condition::Gone,
             4 => Condition::Stopped,
+            6 => Condition::Draining,
             _ => Condition::Closed,
         }
     }
@@ -84,7 +87,9 @@ impl Health {
             Condition::Gone => {
                 Err(Error::DeviceGone { what: "it was removed or its registers read all ones" })
             }
-            Condition::Stopped | Condition::Closed => Err(Error::Closed { what: "queue" }),
+            Condition::Stopped | Condition::Closed | Condition::Draining => {
+                Err(Error::Closed { what: "queue" })
+            }
             Condition::Forked => self.check_process(),
         }
     }
@@ -162,6 +167,7 @@ fn may_follow(before: Condition, next: Condition) -> bool {
         Closed => next == Stopped,
         Gone => matches!(next, Stopped | Closed),
         NeedsReset => matches!(next, Stopped | Closed | Gone),
+        Condition::Draining => !matches!(next, Condition::Ready | Condition::Running),
         Condition::Ready | Condition::Running => true,
         Condition::Forked => false,
     }

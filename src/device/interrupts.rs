@@ -34,6 +34,8 @@ pub(super) struct Hub {
     config: Option<EventFd>,
     /// Events of the queues behind the shared interrupt.
     members: Mutex<Vec<WeakEventFd>>,
+    /// What the interface itself has to say, beside interrupts.
+    channel: Option<Arc<OwnedFd>>,
     /// For whoever watches the device: something is to be asked of it.
     pub(super) notice: EventFd,
     config_changed: AtomicBool,
@@ -71,6 +73,17 @@ impl Hub {
                 self.config_interrupt()?;
             }
         }
+        if self.channel.is_some() {
+            match self.transport.attend() {
+                Ok(false) => {}
+                Ok(true) => self.config_interrupt()?,
+                Err(error) if matches!(error.kind(), Error::DeviceGone { .. }) => {
+                    self.health.set(Condition::Gone);
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            }
+        }
         match &self.config {
             Some(event) if event.drain()? => self.config_interrupt(),
             _ => Ok(()),
@@ -94,9 +107,10 @@ impl Hub {
         self.config_changed.swap(false, Ordering::AcqRel)
     }
 
-    /// The interrupts that somebody must pump.
-    fn raw(&self) -> impl Iterator<Item = &EventFd> {
-        self.shared.iter().map(|(event, _)| event).chain(&self.config)
+    /// The descriptors that somebody must pump.
+    fn raw(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let interrupts = self.shared.iter().map(|(event, _)| event).chain(&self.config);
+        interrupts.map(AsFd::as_fd).chain(self.channel.iter().map(|fd| fd.as_fd()))
     }
 }
 
@@ -131,7 +145,7 @@ impl Wake {
             && hub.raw().next().is_some()
         {
             let fd = epoll::create(CreateFlags::CLOEXEC).map_err(|e| Error::os("epoll_create", e))?;
-            for event in hub.raw().chain([&own]) {
+            for event in hub.raw().chain([own.as_fd()]) {
                 epoll::add(&fd, event, EventData::new_u64(0), EventFlags::IN)
                     .map_err(|e| Error::os("epoll_ctl", e))?;
             }
@@ -205,6 +219,7 @@ impl Wiring {
             health: Arc::clone(health),
             shared: None,
             config: None,
+            channel: transport.channel(),
             members: Mutex::default(),
             notice: EventFd::new()?,
             config_changed: AtomicBool::new(false),

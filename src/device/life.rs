@@ -7,6 +7,7 @@ use core::time::Duration;
 use std::sync::PoisonError;
 
 use super::config::Config;
+use super::gauge::{Gauge, drain};
 use super::health::{Condition, Health};
 use super::interrupts::Wiring;
 use crate::event::Deadline;
@@ -64,6 +65,8 @@ pub(super) struct Life {
     pub(super) wiring: Wiring,
     /// Queues that were set up.
     pub(super) queues: alloc::vec::Vec<u16>,
+    /// What those still have in flight, where that counts at a reset.
+    pub(super) gauges: alloc::vec::Vec<Arc<Gauge>>,
     /// Queues that were reset on their own since the start: they can be set up again.
     pub(super) released: alloc::vec::Vec<u16>,
 }
@@ -104,6 +107,7 @@ impl Device {
             health: Health::new(),
             wiring: Wiring::none(),
             queues: alloc::vec::Vec::new(),
+            gauges: alloc::vec::Vec::new(),
             released: alloc::vec::Vec::new(),
         };
         let config = Config::new(Arc::clone(&transport), options.config_tries);
@@ -329,6 +333,7 @@ impl Device {
         life.wiring = Wiring::none();
         life.negotiated = None;
         life.queues.clear();
+        life.gauges.clear();
         life.released.clear();
         self.transport.set_status(Status::ACKNOWLEDGE)?;
         self.transport.set_status(Status::ACKNOWLEDGE | Status::DRIVER)?;
@@ -339,7 +344,22 @@ impl Device {
     /// Resets the device and tells its queues how that ended.
     fn stop(&self, life: &mut Life) -> Result<StoppedProof> {
         life.phase = Phase::Failed;
-        if let Err(error) = self.transport.reset(self.deadline()) {
+        let deadline = self.deadline();
+        if self.transport.needs_draining() {
+            // Half of the time, so that some is left for the reset itself.
+            life.health.set(Condition::Draining);
+            let half =
+                Deadline::after(deadline.left().and_then(|left| left.checked_div(2)).unwrap_or_default());
+            drain(&life.gauges, half, || self.transport.present().is_ok());
+        }
+        let reset = self.transport.reset(deadline).and_then(|()| {
+            // What the device had taken before it stopped it may still work on.
+            if self.transport.needs_draining() && !drain(&life.gauges, deadline, || true) {
+                return Err(deadline.timeout("requests in flight, which go on after a queue was stopped"));
+            }
+            Ok(())
+        });
+        if let Err(error) = reset {
             let gone = matches!(error.kind(), Error::DeviceGone { .. });
             life.health.set(if gone { Condition::Gone } else { Condition::Closed });
             return Err(error);
@@ -371,8 +391,9 @@ impl Device {
         let stopped = self.stop(&mut life);
         life.phase = Phase::Closed;
         life.wiring = Wiring::none();
-        let proof = stopped?;
-        self.space.close(&proof)
+        let closed = stopped.and_then(|proof| self.space.close(&proof));
+        self.transport.close();
+        closed
     }
 }
 

@@ -43,6 +43,8 @@ mod config;
 #[cfg(not(loom))]
 mod events;
 #[cfg(not(loom))]
+mod gauge;
+#[cfg(not(loom))]
 mod health;
 #[cfg(not(loom))]
 mod interrupts;

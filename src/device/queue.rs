@@ -4,26 +4,28 @@ mod end;
 
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use core::time::Duration;
 use std::os::fd::{AsFd, BorrowedFd};
 
+use super::gauge::Gauge;
 use super::health::{Condition, Health};
 use super::interrupts::Wake;
 use super::lane::Port;
-use super::shared::Shared;
 use super::used::Used;
 use crate::bus::Doorbell;
 use crate::event::{Deadline, spin};
 use crate::mem::lease::Lease;
-use crate::mem::pool::DmaBuf;
 use crate::mem::space::DmaSpace;
 use crate::queue::{Counters, Ring, Token};
 use crate::{Error, Result};
 pub(super) use end::Home;
 
-mod lane;
+mod sharing;
+
+pub use sharing::SharedQueue;
 
 /// How a wait spends its time before it sleeps.
 pub const DEFAULT_SPIN: Duration = Duration::from_micros(50);
@@ -46,6 +48,7 @@ pub(super) struct Parts<B: Lease> {
     /// Whether interrupts announce used buffers.
     pub(super) interrupts: bool,
     pub(super) home: Home,
+    pub(super) gauge: Option<Arc<Gauge>>,
 }
 
 /// Doorbell and event of a queue: what can be used without holding the queue.
@@ -115,11 +118,14 @@ pub struct Queue<B: Lease + Send + 'static> {
     /// Requests that ended with the device or the queue, to be told of.
     ended: VecDeque<Token>,
     counters: Counters,
+    gauge: Option<Arc<Gauge>>,
+    /// Whether what is in flight at the device's end waits for [`Queue::reclaim`].
+    keeps: bool,
 }
 
 impl<B: Lease + Send + 'static> Queue<B> {
     pub(super) fn new(parts: Parts<B>) -> Self {
-        let Parts { ring, doorbell, id, wake, interrupts, home } = parts;
+        let Parts { ring, doorbell, id, wake, interrupts, home, gauge } = parts;
         let health = Arc::clone(&home.health);
         health.add_waker(wake.own());
         Self {
@@ -139,6 +145,8 @@ impl<B: Lease + Send + 'static> Queue<B> {
             }),
             health,
             home,
+            gauge,
+            keeps: false,
         }
     }
 
@@ -175,6 +183,12 @@ impl<B: Lease + Send + 'static> Queue<B> {
     /// Whether the token's request is in flight.
     pub fn holds(&self, token: Token) -> bool {
         self.ring.as_ref().is_some_and(|ring| ring.holds(token))
+    }
+
+    /// Ok while the device runs or is about to; else what became of it.
+    #[inline]
+    pub fn check(&self) -> Result<()> {
+        self.health.check()
     }
 
     #[inline]
@@ -247,7 +261,12 @@ impl<B: Lease + Send + 'static> Queue<B> {
                 what: "a queue is notified after the device was started, not before",
             });
         }
-        Ok(self.alive()?.publish().is_some())
+        self.health.check()?;
+        let Some(ring) = &mut self.ring else { return Err(Error::Closed { what: "queue" }) };
+        if let Some(gauge) = &self.gauge {
+            gauge.show(ring.next_index());
+        }
+        Ok(ring.publish().is_some())
     }
 
     /// Takes the next used buffer, if there is one.
@@ -276,6 +295,9 @@ impl<B: Lease + Send + 'static> Queue<B> {
     /// The device, or the queue, is no more: tells of one request that was in flight, or of the end.
     #[cold]
     fn end(&mut self) -> Error {
+        if self.keeps {
+            return self.health.check().err().unwrap_or(Error::Closed { what: "queue" });
+        }
         if let Some(ring) = self.ring.take() {
             self.counters = ring.counters();
             self.ended.extend(ring.tokens());
@@ -284,6 +306,35 @@ impl<B: Lease + Send + 'static> Queue<B> {
         match self.ended.pop_front() {
             Some(token) => Error::Indeterminate { token: token.into_raw() },
             None => self.health.check().err().unwrap_or(Error::Closed { what: "queue" }),
+        }
+    }
+
+    /// Leaves what is in flight when the device ends to [`Queue::reclaim`]: the queue's calls then tell of the end
+    /// alone, and of no request.
+    pub fn keep_for_reclaim(&mut self) {
+        self.keeps = true;
+    }
+
+    /// Ends the queue, whose device has ended, and gives each request that was in flight once: its token, and its
+    /// buffers where the device is proven to have stopped. Else they are kept with the device's quarantine, and
+    /// there are none here.
+    ///
+    /// [`Error::Misuse`] while the device runs; completions that are there should have been taken before.
+    pub fn reclaim(&mut self, mut ended: impl FnMut(Token, Vec<B>)) -> Result<()> {
+        if self.health.check().is_ok() {
+            return Err(Error::Misuse {
+                what: "requests are reclaimed after the end of their device, not before",
+            });
+        }
+        let Some(mut ring) = self.ring.take() else { return Ok(()) };
+        self.counters = ring.counters();
+        match self.health.proof() {
+            Some(proof) => ring.reset(&proof.for_rings(), |token, bufs| ended(token, bufs.collect())),
+            None => {
+                ring.tokens().for_each(|token| ended(token, Vec::new()));
+                self.home.put_away(ring, false);
+                Ok(())
+            }
         }
     }
 
@@ -409,17 +460,6 @@ fn check_space<B: Lease>(space: &DmaSpace, buf: &B) -> Result<()> {
         _ => Ok(()),
     }
 }
-
-impl<B: Lease + Send + 'static> Queue<B> {
-    /// Makes it one for several threads.
-    pub fn share(self) -> SharedQueue<B> {
-        let spin = self.spin;
-        Shared::new(self, spin)
-    }
-}
-
-/// A device's queue for any number of threads.
-pub type SharedQueue<B = DmaBuf> = Shared<Queue<B>>;
 
 impl<B: Lease + Send + 'static> AsFd for Queue<B> {
     /// Readable when used buffers, or the device's end, may be there, after [`Queue::enable_interrupts`] answered

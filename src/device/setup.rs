@@ -2,6 +2,7 @@
 
 use alloc::sync::Arc;
 
+use super::gauge::Gauge;
 use super::interrupts::{Wake, Wiring};
 use super::life::{Device, Life, Phase};
 use super::queue::{Home, Parts, Queue};
@@ -93,7 +94,13 @@ impl Device {
             }
         };
         life.queues.push(index);
+        let gauge = match self.transport.needs_draining() {
+            true => Some(Gauge::new(&memory, &Areas::new(config.layout, config.size)?, config.order)?),
+            false => None,
+        };
+        life.gauges.extend(gauge.clone());
         let parts = Parts {
+            gauge,
             interrupts: wish.interrupts && life.wiring.announces(vector),
             doorbell,
             id,

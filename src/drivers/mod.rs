@@ -21,7 +21,7 @@
 pub mod block;
 pub mod entropy;
 
-pub use block::{Block, BlockOptions};
+pub use block::{Block, BlockOptions, Reconnect};
 pub use entropy::Entropy;
 
 use alloc::sync::Arc;

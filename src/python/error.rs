@@ -39,13 +39,16 @@ fn class(error: &Error) -> Class {
         | Error::ShortReply { .. }
         | Error::ConfigUnstable { .. }
         | Error::VectorRefused { .. }
+        | Error::BackendRefused { .. }
         | Error::Protocol { .. } => Named("ProtocolError"),
         Error::StaleToken { .. } => Named("StaleTokenError"),
         Error::Closed { .. } | Error::ForkedProcess { .. } => Named("ClosedError"),
         Error::Timeout { .. } | Error::ResetTimeout { .. } => Named("VirtioTimeoutError"),
         Error::DeviceGone { .. } | Error::Disconnected { .. } => Named("DisconnectedError"),
         Error::DeviceNeedsReset => Named("DeviceNeedsResetError"),
-        Error::FeaturesRejected { .. } | Error::MissingFeatures { .. } => Named("FeatureError"),
+        Error::FeaturesRejected { .. } | Error::MissingFeatures { .. } | Error::Incompatible { .. } => {
+            Named("FeatureError")
+        }
         Error::NotFound { .. } | Error::NoDevice => Named("DeviceNotFoundError"),
         Error::DeviceBusy { .. } => Named("DeviceBusyError"),
         Error::Indeterminate { .. } => Named("IndeterminateError"),

@@ -164,6 +164,12 @@ impl<B: Lease> Ring<B> {
         kick.then(|| self.notification())
     }
 
+    /// The available index as the next [`Ring::publish`] will show it.
+    #[inline(always)]
+    pub fn next_index(&self) -> u16 {
+        self.split.published().wrapping_add(self.split.unpublished())
+    }
+
     /// D24: used elements that were there before the device had a chain are nobody's. They are skipped and
     /// counted; from now on such a thing breaks the ring.
     #[cold]

@@ -237,6 +237,7 @@ impl LyingRing {
         self.stick();
     }
 
+    #[cfg(not(loom))]
     /// Whether the driver can still be judged by this ring.
     pub(super) fn misled(&self) -> bool {
         self.misled

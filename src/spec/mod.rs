@@ -12,6 +12,7 @@ pub mod mmio;
 pub mod packed;
 pub mod pci;
 pub mod split;
+pub mod vhost_user;
 
 mod device_type;
 mod status;

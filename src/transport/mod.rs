@@ -21,6 +21,7 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt::{self, Debug, Display};
+use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use crate::bus::{Doorbell, RegisterSpace};
@@ -41,6 +42,8 @@ mod pci_legacy;
 mod pci_modern;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "vhost-user")]
+mod vhost_user;
 mod wait;
 mod window;
 
@@ -48,6 +51,8 @@ pub use mmio::{Mmio, open_mmio};
 pub use pci::{PciInterface, open_pci};
 pub use pci_legacy::PciLegacy;
 pub use pci_modern::PciModern;
+#[cfg(feature = "vhost-user")]
+pub use vhost_user::{VhostUser, VhostUserOptions};
 
 /// Which interface a transport speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -61,6 +66,8 @@ pub enum TransportKind {
     Mmio,
     /// MMIO version 1 (§4.2.4).
     MmioLegacy,
+    /// The vhost-user protocol, towards another process.
+    VhostUser,
 }
 
 impl TransportKind {
@@ -69,13 +76,14 @@ impl TransportKind {
         matches!(self, Self::PciLegacy | Self::MmioLegacy)
     }
 
-    /// Name as in addresses: `pci-modern`, `pci-legacy`, `mmio`, `mmio-legacy`.
+    /// Name as in addresses: `pci-modern`, `pci-legacy`, `mmio`, `mmio-legacy`, `vhost-user`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::PciModern => "pci-modern",
             Self::PciLegacy => "pci-legacy",
             Self::Mmio => "mmio",
             Self::MmioLegacy => "mmio-legacy",
+            Self::VhostUser => "vhost-user",
         }
     }
 }
@@ -295,6 +303,28 @@ pub trait Transport: Send + Sync + Debug {
     /// Shared memory region `id` (§2.10), `None` where the device has none of that id. A region that lies
     /// outside its BAR fails here and nowhere else (C25).
     fn shared_memory(&self, id: u8) -> Result<Option<SharedMemory>>;
+
+    /// Whether a reset ends the device's use of memory only where every queue had given back all its chains
+    /// before: what was in flight may still be written to then. So it is behind a socket, unless the process at
+    /// the other end is proven dead.
+    fn needs_draining(&self) -> bool {
+        false
+    }
+
+    /// A descriptor that is readable while there is something to [`attend`](Transport::attend) to. `None` where all
+    /// events are interrupts. It changes with a reset.
+    fn channel(&self) -> Option<Arc<OwnedFd>> {
+        None
+    }
+
+    /// Serves what the device end asks for beside its queues, without waiting; answers whether the configuration
+    /// changed. [`crate::Error::DeviceGone`] where the connection has ended.
+    fn attend(&self) -> Result<bool> {
+        Ok(false)
+    }
+
+    /// The device is not used any more: ends the connection, where there is one.
+    fn close(&self) {}
 }
 
 /// Barriers that a device asks for with ORDER_PLATFORM (§6).

@@ -6,16 +6,17 @@ use alloc::vec::Vec;
 use core::cell::Cell;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use core::time::Duration;
 use std::sync::{PoisonError, TryLockError};
 use std::time::Instant;
 
 use super::job::{Ask, Flow, Job, Read, Write};
-use super::lane::{Lane, Make};
+use super::lane::Lane;
 use super::limits::Limits;
+use super::options::{BlockOptions, lanes};
+use super::rescue::{Reopen, Rescue, Terms};
 use super::split::{SECTOR, Shape, Transfers};
-use crate::device::{Device, Events, QueueConfig};
-use crate::drivers::{Between, agree};
+use crate::device::{Device, Events};
+use crate::drivers::agree;
 use crate::features::Features;
 use crate::mem::pool::DmaBuf;
 use crate::queue::Counters;
@@ -44,40 +45,6 @@ const WANTED: [u8; 13] = [
 
 /// Shortest time between two looks for a changed configuration, in microseconds: a look costs a register access.
 const LOOK_EVERY: u64 = 1000;
-
-/// How a block device is driven.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct BlockOptions {
-    /// Request queues to have, at least 1; the device may have fewer.
-    pub queues: u16,
-    /// Descriptors of each; see [`QueueConfig::size`].
-    pub queue_size: Option<u16>,
-    /// Longest wait for the next answer while requests are in flight.
-    pub timeout: Duration,
-    /// Bytes of a read or write request, where the device takes that many.
-    pub chunk: u32,
-    /// Bytes of data in flight on each queue, in memory that is reserved for it.
-    pub window: u32,
-    /// Whether answers are announced by interrupts; else the queues are polled.
-    pub interrupts: bool,
-    /// What is called during waits.
-    pub between: Between,
-}
-
-impl Default for BlockOptions {
-    fn default() -> Self {
-        Self {
-            queues: 1,
-            queue_size: None,
-            timeout: Duration::from_secs(30),
-            chunk: 128 << 10,
-            window: 2 << 20,
-            interrupts: true,
-            between: Between::default(),
-        }
-    }
-}
 
 /// A block device. Any thread may call; each call waits until all its requests are done.
 ///
@@ -111,10 +78,9 @@ pub struct Block {
     lanes: Box<[Mutex<Lane>]>,
     /// Which lane to wait for when all are taken.
     turn: AtomicUsize,
-    device: Device,
+    rescue: Rescue,
     features: Features,
     limits: Mutex<Limits>,
-    size: AtomicU64,
     pub(super) shape: Shape,
     pub(super) size_max: u32,
     made: Instant,
@@ -132,11 +98,20 @@ impl Block {
     /// cannot be used (fault C15); [`Error::QueueUnavailable`]; else as [`Device::negotiate`],
     /// [`Device::take_queue`] and [`Device::start`]. The device is closed then.
     pub fn new(device: Device, options: BlockOptions) -> Result<Self> {
-        let address = device.address().to_string();
-        Self::set_up(device, &options).map_err(|error| error.at(&address))
+        Self::with_reopen(device, &options, None)
     }
 
-    fn set_up(device: Device, options: &BlockOptions) -> Result<Self> {
+    /// The same for a device that can be made anew.
+    pub(crate) fn with_reopen(
+        device: Device,
+        options: &BlockOptions,
+        reopen: Option<Reopen>,
+    ) -> Result<Self> {
+        let address = device.address().to_string();
+        Self::set_up(device, options, reopen).map_err(|error| error.at(&address))
+    }
+
+    fn set_up(device: Device, options: &BlockOptions, reopen: Option<Reopen>) -> Result<Self> {
         if device.device_type() != DeviceType::BLOCK {
             return Err(Error::Misuse { what: "this device is no block device" });
         }
@@ -144,13 +119,14 @@ impl Block {
         let limits = Limits::read(device.config(), features)?;
         let (lanes, shape) = lanes(&device, options, &limits)?;
         device.start()?;
+        let queues = u16::try_from(lanes.len()).unwrap_or(u16::MAX);
+        let terms = Terms { features, limits, queues, config: options.queue() };
         Ok(Self {
             lanes,
             turn: AtomicUsize::new(0),
-            device,
+            rescue: Rescue::new(device, options.reconnect, reopen, terms),
             features,
             limits: Mutex::new(limits),
-            size: AtomicU64::new(limits.size),
             shape,
             size_max: limits.size_max,
             made: Instant::now(),
@@ -159,20 +135,24 @@ impl Block {
         })
     }
 
-    /// The device behind it. Its events are to be taken through [`Block::events`].
+    /// The device behind it. Its events are to be taken through [`Block::events`]. After a reconnection with
+    /// [`Reconnect::Retry`] it may be another one.
     pub fn device(&self) -> &Device {
-        &self.device
+        self.rescue.device()
     }
 
     /// Gives the device back, for a reset and another set-up. What is in flight stays in the device's quarantine
     /// until that reset.
     pub fn into_device(self) -> Device {
-        self.device
+        let Self { lanes, rescue, .. } = self;
+        drop(lanes);
+        rescue.into_device()
     }
 
     /// Resets and closes the device. A second call does nothing; calls of other threads fail from then on.
     pub fn close(&self) -> Result<()> {
-        self.device.close()
+        self.rescue.close();
+        self.device().close()
     }
 
     /// Features in use.
@@ -182,12 +162,13 @@ impl Block {
 
     /// What the device can do, as last read.
     pub fn limits(&self) -> Limits {
-        *self.limits.lock().unwrap_or_else(PoisonError::into_inner)
+        let limits = *self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        Limits { size: self.size(), ..limits }
     }
 
     /// Size in bytes, as last read: it may change while the device runs ([`Block::events`]).
     pub fn size(&self) -> u64 {
-        self.size.load(Ordering::Acquire)
+        self.rescue.size()
     }
 
     /// Logical block size in bytes: what the device works with, not what calls must be multiples of.
@@ -215,7 +196,7 @@ impl Block {
     ///
     /// Calls do the same now and then, and before they refuse an access beyond the end.
     pub fn events(&self) -> Result<Events> {
-        let mut events = self.device.events()?;
+        let mut events = self.device().events()?;
         if events.config_changed {
             self.refresh()?;
         }
@@ -225,13 +206,13 @@ impl Block {
 
     /// Reads what of the configuration may change while the device runs.
     fn refresh(&self) -> Result<()> {
-        self.device.check_process()?;
-        let new = Limits::read(self.device.config(), self.features)?;
+        self.device().check_process()?;
+        let new = Limits::read(self.device().config(), self.features)?;
         let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
         limits.size = new.size;
         limits.writeback = new.writeback;
         limits.write_zeroes_may_unmap = new.write_zeroes_may_unmap;
-        self.size.store(new.size, Ordering::Release);
+        self.rescue.set_size(new.size);
         Ok(())
     }
 
@@ -274,12 +255,12 @@ impl Block {
     }
 
     pub(super) fn located<T>(&self, result: Result<T>) -> Result<T> {
-        result.map_err(|error| error.at(self.device.address()))
+        result.map_err(|error| error.at(self.device().address()))
     }
 
     /// A lane that is free, if possible the one that this thread used before.
     fn lane(&self) -> Result<MutexGuard<'_, Lane>> {
-        self.device.check_process()?;
+        self.device().check_process()?;
         let none = Error::Closed { what: "block device" };
         let first = HINT.get();
         for step in 0..self.lanes.len() {
@@ -296,7 +277,7 @@ impl Block {
     }
 
     pub(super) fn run(&self, job: &mut impl Job) -> Result<()> {
-        self.lane()?.run(job)
+        self.lane()?.run(job, &self.rescue)
     }
 
     /// Reads `to.len()` bytes from `offset` on.
@@ -311,9 +292,19 @@ impl Block {
     /// Writes `from` at `offset`. The data is in the device's cache then, if it has one ([`Limits::writeback`]):
     /// [`Block::flush`]. [`Error::ReadOnly`] for a read-only device.
     pub fn write(&self, offset: u64, from: &[u8]) -> Result<()> {
+        self.put(offset, from, false)
+    }
+
+    /// The same for a write that may be made more than once: with [`Reconnect::Retry`] it is sent again where the
+    /// device went away with it.
+    pub fn write_retry(&self, offset: u64, from: &[u8]) -> Result<()> {
+        self.put(offset, from, true)
+    }
+
+    fn put(&self, offset: u64, from: &[u8], repeats: bool) -> Result<()> {
         let result = self.check_write(offset, from.len() as u64).and_then(|sector| {
             let pieces = Transfers::new(from.len() as u64, self.shape);
-            self.run(&mut Write { sector, pieces, from })
+            self.run(&mut Write { sector, pieces, from, repeats })
         });
         self.located(result)
     }
@@ -326,17 +317,27 @@ impl Block {
     /// an error the buffer goes back to its pool, after a time-out when the device has given it back.
     pub fn read_into(&self, offset: u64, buf: DmaBuf) -> Result<DmaBuf> {
         let checked = self.check(offset, buf.len().into());
-        self.located(checked.and_then(|sector| self.own(sector, Flow::FromDevice, buf)))
+        self.located(checked.and_then(|sector| self.own(sector, Flow::FromDevice, buf, true)))
     }
 
     /// Writes a buffer of the device's own memory, without a copy, in one request. Errors as [`Block::read_into`]
     /// and [`Block::write`].
     pub fn write_from(&self, offset: u64, buf: DmaBuf) -> Result<DmaBuf> {
         let checked = self.check_write(offset, buf.len().into());
-        self.located(checked.and_then(|sector| self.own(sector, Flow::ToDevice, buf)))
+        self.located(checked.and_then(|sector| self.own(sector, Flow::ToDevice, buf, false)))
+    }
+
+    /// The same for a write that may be made more than once: see [`Block::write_retry`]. It is sent again where the
+    /// old back-end is proven dead, so that nobody else uses the buffer.
+    pub fn write_from_retry(&self, offset: u64, buf: DmaBuf) -> Result<DmaBuf> {
+        let checked = self.check_write(offset, buf.len().into());
+        self.located(checked.and_then(|sector| self.own(sector, Flow::ToDevice, buf, true)))
     }
 
     /// Makes all writes that were completed before the call permanent (VIRTIO 1.4 §5.2.6.2).
+    ///
+    /// [`Error::Indeterminate`], once, where the device went away with completed writes behind it
+    /// ([`Reconnect::Retry`]): they may be lost.
     ///
     /// Without FLUSH the device has no cache that could be flushed, as far as the specification lets a driver
     /// know (§5.2.5.1): then nothing is done.
@@ -344,7 +345,10 @@ impl Block {
         if !self.features.has(feature::FLUSH) {
             return Ok(());
         }
-        self.ask(RequestType::FLUSH, &mut [])
+        let written = self.located(self.rescue.begin_flush())?;
+        self.ask(RequestType::FLUSH, &mut [])?;
+        self.rescue.end_flush(written);
+        Ok(())
     }
 
     fn ask(&self, request_type: RequestType, answer: &mut [u8]) -> Result<()> {
@@ -367,7 +371,7 @@ impl Block {
         }
         let mut bytes = [0; Lifetime::SIZE];
         self.ask(RequestType::GET_LIFETIME, &mut bytes)?;
-        Ok(Lifetime::decode(&bytes, self.device.transport().byte_order()))
+        Ok(Lifetime::decode(&bytes, self.device().transport().byte_order()))
     }
 
     /// Tells the device that a range is not needed any more: what it reads as then is undefined.
@@ -395,7 +399,7 @@ impl Block {
         if !self.features.has(feature::CONFIG_WCE) {
             return self.located(Err(Error::Unsupported { what: "the cache mode cannot be set" }));
         }
-        let written = self.device.config().write(config::WRITEBACK.into(), 1, writeback.into());
+        let written = self.device().config().write(config::WRITEBACK.into(), 1, writeback.into());
         self.located(written.and_then(|()| self.refresh()))
     }
 }
@@ -407,40 +411,8 @@ std::thread_local! {
     static HINT: Cell<usize> = Cell::new(THREADS.fetch_add(1, Ordering::Relaxed));
 }
 
-/// Sets the request queues up: as many as are wished for and there.
-fn lanes(device: &Device, options: &BlockOptions, limits: &Limits) -> Result<(Box<[Mutex<Lane>]>, Shape)> {
-    let count = options.queues.max(1).min(limits.queues);
-    let mut queues = Vec::new();
-    for index in 0..count {
-        let mut wish = QueueConfig { interrupts: options.interrupts, ..QueueConfig::default() };
-        wish.size = options.queue_size;
-        match device.take_queue(index, wish) {
-            Ok(queue) => queues.push(queue),
-            // A device that has fewer queues than it says is used with those that it has.
-            Err(error) if index > 0 && matches!(error.kind(), Error::QueueUnavailable { .. }) => {
-                log::warn!("{}: {index} request queues are used: {error}", device.address());
-                break;
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    let size = queues.iter().map(|queue| queue.size()).min().unwrap_or(0);
-    let places = u32::from(size).saturating_sub(2);
-    if places == 0 {
-        return Err(Error::QueueUnavailable {
-            queue: 0,
-            why: "a block request takes three descriptors, more than it has",
-        });
-    }
-    let shape = Shape::new(options.chunk, limits.size_max, limits.seg_max, places, limits.block_size);
-    let make =
-        Make { shape, window: options.window, timeout: options.timeout, between: options.between.clone() };
-    let lanes = queues.into_iter().map(|queue| Lane::new(device, queue, &make).map(Mutex::new));
-    Ok((lanes.collect::<Result<_>>()?, shape))
-}
-
 impl fmt::Debug for Block {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Block({:?}, {} bytes, {} queues)", self.device, self.size(), self.lanes.len())
+        write!(f, "Block({:?}, {} bytes, {} queues)", self.device(), self.size(), self.lanes.len())
     }
 }

@@ -19,9 +19,9 @@ pub(super) enum Flow {
     FromDevice,
 }
 
-/// One request.
-#[derive(Debug)]
-pub(super) struct Piece {
+/// What one request is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct What {
     pub(super) request_type: RequestType,
     /// First sector, 0 where the type has no use for one (VIRTIO 1.4 §5.2.6.1).
     pub(super) sector: u64,
@@ -30,14 +30,31 @@ pub(super) struct Piece {
     pub(super) at: u64,
     /// Bytes of data.
     pub(super) len: u32,
+    /// Whether it may be sent again where nobody knows whether it was done.
+    pub(super) repeats: bool,
+}
+
+impl What {
+    /// Whether its data can be asked of the job a second time.
+    pub(super) fn reloads(&self) -> bool {
+        self.flow != Flow::ToDevice || self.request_type == RequestType::OUT
+    }
+}
+
+/// One request.
+#[derive(Debug)]
+pub(super) struct Piece {
+    pub(super) what: What,
     /// A caller's buffer to be used as it is; else the data goes through the lane's buffers.
     pub(super) own: Option<DmaBuf>,
 }
 
 impl Piece {
-    fn transfer(sector: u64, flow: Flow, at: u64, len: u32) -> Self {
+    /// A read, or a write that may be `repeated`.
+    fn transfer(sector: u64, flow: Flow, at: u64, len: u32, repeated: bool) -> Self {
         let request_type = if flow == Flow::ToDevice { RequestType::OUT } else { RequestType::IN };
-        Self { request_type, sector, flow, at, len, own: None }
+        let repeats = repeated || flow == Flow::FromDevice;
+        Self { what: What { request_type, sector, flow, at, len, repeats }, own: None }
     }
 }
 
@@ -80,7 +97,7 @@ impl Job for Read<'_> {
     fn next(&mut self) -> Option<Piece> {
         let (at, len) = self.pieces.next()?;
         let sector = self.sector.saturating_add(at.checked_div(SECTOR).unwrap_or(0));
-        Some(Piece::transfer(sector, Flow::FromDevice, at, len))
+        Some(Piece::transfer(sector, Flow::FromDevice, at, len, true))
     }
 
     fn store(&mut self, at: u64, buf: &DmaBuf) -> Result<()> {
@@ -95,13 +112,15 @@ pub(super) struct Write<'a> {
     pub(super) sector: u64,
     pub(super) pieces: Transfers,
     pub(super) from: &'a [u8],
+    /// Whether its requests may be sent again.
+    pub(super) repeats: bool,
 }
 
 impl Job for Write<'_> {
     fn next(&mut self) -> Option<Piece> {
         let (at, len) = self.pieces.next()?;
         let sector = self.sector.saturating_add(at.checked_div(SECTOR).unwrap_or(0));
-        Some(Piece::transfer(sector, Flow::ToDevice, at, len))
+        Some(Piece::transfer(sector, Flow::ToDevice, at, len, self.repeats))
     }
 
     fn load(&mut self, at: u64, buf: &DmaBuf) -> Result<()> {
@@ -137,7 +156,7 @@ impl Job for Scatter<'_> {
         if let Scattered::Own(bufs) = &mut self.data {
             let (sector, buf) = (*self.sectors.get(self.next)?, bufs.get_mut(self.next)?.take()?);
             self.next = self.next.saturating_add(1);
-            let piece = Piece::transfer(sector, self.flow, 0, buf.len());
+            let piece = Piece::transfer(sector, self.flow, 0, buf.len(), self.flow == Flow::FromDevice);
             return Some(Piece { own: Some(buf), ..piece });
         }
         let (at, len) = match self.rest.next() {
@@ -153,7 +172,7 @@ impl Job for Scatter<'_> {
         let first = *self.sectors.get(number)?;
         let sector = first.saturating_add(at.checked_div(SECTOR).unwrap_or(0));
         let at = at.saturating_add(self.each.saturating_mul(number as u64));
-        Some(Piece::transfer(sector, self.flow, at, len))
+        Some(Piece::transfer(sector, self.flow, at, len, self.flow == Flow::FromDevice))
     }
 
     fn load(&mut self, at: u64, buf: &DmaBuf) -> Result<()> {
@@ -178,6 +197,8 @@ pub(super) struct Own {
     /// Before the request and, if it succeeds, after it.
     pub(super) buf: Option<DmaBuf>,
     pub(super) asked: bool,
+    /// Whether the request may be sent again.
+    pub(super) repeats: bool,
 }
 
 impl Job for Own {
@@ -186,7 +207,7 @@ impl Job for Own {
             return None;
         }
         let buf = self.buf.take()?;
-        let piece = Piece::transfer(self.sector, self.flow, 0, buf.len());
+        let piece = Piece::transfer(self.sector, self.flow, 0, buf.len(), self.repeats);
         Some(Piece { own: Some(buf), ..piece })
     }
 
@@ -207,14 +228,16 @@ impl Job for Ask<'_> {
         if core::mem::replace(&mut self.asked, true) {
             return None;
         }
-        Some(Piece {
+        let what = What {
             request_type: self.request_type,
             sector: 0,
             flow: if self.answer.is_empty() { Flow::None } else { Flow::FromDevice },
             at: 0,
             len: u32::try_from(self.answer.len()).unwrap_or(u32::MAX),
-            own: None,
-        })
+            // What is asked, but for a flush, is told as well by another back-end.
+            repeats: !self.answer.is_empty(),
+        };
+        Some(Piece { what, own: None })
     }
 
     fn store(&mut self, at: u64, buf: &DmaBuf) -> Result<()> {
@@ -251,14 +274,15 @@ impl Job for Erase {
             return None;
         }
         let len = u32::try_from(count.saturating_mul(Segment::SIZE)).unwrap_or(u32::MAX);
-        Some(Piece {
+        let what = What {
             request_type: self.request_type,
             sector: 0,
             flow: Flow::ToDevice,
             at: 0,
             len,
-            own: None,
-        })
+            repeats: false,
+        };
+        Some(Piece { what, own: None })
     }
 
     /// The lane loads a request before it asks for the next one, from the first byte on.

@@ -8,7 +8,8 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use super::job::{Flow, Job, Piece};
+use super::job::{Flow, Job, Piece, What};
+use super::rescue::{Rescue, Seat};
 use super::split::Shape;
 use super::verdict::{UNWRITTEN, verdict};
 use crate::device::{Device, Queue, Used};
@@ -60,9 +61,7 @@ struct Request {
     token: Token,
     /// Number of the call that it belongs to.
     call: u64,
-    flow: Flow,
-    /// Where its data begins in the job's.
-    at: u64,
+    what: What,
     /// Data buffers.
     segments: u16,
     /// Whether they are a caller's.
@@ -76,6 +75,8 @@ struct Call {
     mine: u32,
     /// The first thing that went wrong: from then on nothing is sent.
     failure: Option<Error>,
+    /// Requests to be sent again, on a new queue.
+    again: Vec<Piece>,
 }
 
 /// How a lane is made.
@@ -103,20 +104,26 @@ pub(super) struct Lane {
     order: ByteOrder,
     legacy: bool,
     call: u64,
+    make: Make,
+    /// Life of the device that the queue belongs to.
+    life: u64,
+    /// Memory that the buffers lie in.
+    space: u64,
 }
 
 impl Lane {
     pub(super) fn new(device: &Device, queue: Queue<DmaBuf>, make: &Make) -> Result<Self> {
         let size = u32::from(queue.size());
-        let count = make.window.checked_div(make.shape.segment).unwrap_or(0).clamp(1, 4096);
-        let one = u32::from(make.shape.segments(make.shape.request));
+        let [headers, statuses, data] = stocks(device, size, make)?;
         Ok(Self {
-            // A queue holds no more requests than it has descriptors.
-            headers: Stock::new(device, size, LINE)?,
-            statuses: Stock::new(device, size, LINE)?,
-            data: Stock::new(device, count.max(one), make.shape.segment)?,
+            headers,
+            statuses,
+            data,
             requests: (0..size).map(|_| None).collect(),
             queue,
+            make: make.clone(),
+            life: 0,
+            space: device.memory().id(),
             shape: make.shape,
             timeout: make.timeout,
             between: make.between.clone(),
@@ -128,40 +135,136 @@ impl Lane {
 
     /// Does all requests of `job`, and gives the first error that one of them met, when none is in flight any
     /// more. [`Error::Timeout`] where no answer came for the lane's time; then some are in flight still.
-    pub(super) fn run(&mut self, job: &mut impl Job) -> Result<()> {
+    pub(super) fn run(&mut self, job: &mut impl Job, rescue: &Rescue) -> Result<()> {
         self.call = self.call.wrapping_add(1);
-        let mut call = Call { mine: 0, failure: None };
+        let mut call = Call { mine: 0, failure: None, again: Vec::new() };
+        if rescue.retries() {
+            self.queue.keep_for_reclaim();
+            if rescue.life() != self.life {
+                self.take_seat(&mut call, rescue)?;
+            }
+        }
         let mut pending = job.next();
         loop {
             if call.failure.is_none()
                 && let Err(error) = self.send(&mut pending, job, &mut call)
             {
+                if self.rescued(&error, &mut call, rescue) {
+                    continue;
+                }
                 // What is in flight has to end all the same.
                 call.failure = Some(error);
             }
-            if call.mine == 0 && (call.failure.is_some() || pending.is_none()) {
+            if call.mine == 0 && (call.failure.is_some() || pending.is_none() && call.again.is_empty()) {
                 return call.failure.map_or(Ok(()), Err);
             }
             match self.next_used(&mut call) {
-                Ok(Some(used)) => self.drain(used, job, &mut call)?,
+                Ok(Some(used)) => self.drain(used, job, &mut call, rescue)?,
                 Ok(None) => {}
+                Err(error) if self.rescued(&error, &mut call, rescue) => {}
                 Err(error) => return Err(call.failure.unwrap_or(error)),
             }
         }
+    }
+
+    /// Whether what `error` means for the call is settled: the lane has a queue of a new life, or the call has failed
+    /// with all its requests told of.
+    fn rescued(&mut self, error: &Error, call: &mut Call, rescue: &Rescue) -> bool {
+        if !rescue.can_help(error) {
+            return false;
+        }
+        if let Err(error) = self.take_seat(call, rescue) {
+            call.failure.get_or_insert(error);
+        }
+        true
+    }
+
+    /// Takes a queue of the device's present life, or sees to it that there is one. What was in flight on the old
+    /// one is to be sent again, or ends.
+    fn take_seat(&mut self, call: &mut Call, rescue: &Rescue) -> Result<()> {
+        let deadline = Deadline::after(self.timeout);
+        let seat = rescue.recover(self.life, self.queue.index(), deadline);
+        self.end_all(call, seat.is_ok())?;
+        let Seat { queue, life } = seat?;
+        let device = rescue.device();
+        if device.memory().id() != self.space {
+            let [headers, statuses, data] = stocks(device, u32::from(queue.size()), &self.make)?;
+            (self.headers, self.statuses, self.data) = (headers, statuses, data);
+            self.space = device.memory().id();
+        }
+        (self.queue, self.life) = (queue, life);
+        self.queue.keep_for_reclaim();
+        Ok(())
+    }
+
+    /// The device has ended: settles what it had in flight.
+    fn end_all(&mut self, call: &mut Call, again: bool) -> Result<()> {
+        let Self { queue, requests, headers, statuses, data, call: number, .. } = self;
+        queue.reclaim(|token, bufs| {
+            let request = requests.get_mut(usize::from(token.slot())).and_then(Option::take);
+            let Some(request) = request.filter(|request| request.token == token) else { return };
+            let mine = request.call == *number;
+            let stopped = !bufs.is_empty();
+            let (last, mut own) = (bufs.len().saturating_sub(1), None);
+            for (index, buf) in bufs.into_iter().enumerate() {
+                match index {
+                    0 => headers.free.push(buf),
+                    _ if index == last => statuses.free.push(buf),
+                    _ if request.own => own = Some(buf),
+                    _ => data.free.push(buf),
+                }
+            }
+            if !mine {
+                return;
+            }
+            call.mine = call.mine.saturating_sub(1);
+            if again && request.what.repeats && (stopped || !request.own) {
+                call.again.push(Piece { what: request.what, own });
+            } else if !matches!(call.failure, Some(Error::Indeterminate { .. })) {
+                call.failure = Some(Error::Indeterminate { token: token.into_raw() });
+            }
+        })
     }
 
     /// Adds requests while there is room, and shows them to the device.
     fn send(&mut self, pending: &mut Option<Piece>, job: &mut impl Job, call: &mut Call) -> Result<()> {
         let (mut hidden, mut copied) = (false, 0u64);
         let mut sent = Ok(());
-        while let Some(piece) = pending.take_if(|piece| self.has_room(piece)) {
-            copied = copied.saturating_add(if piece.flow == Flow::ToDevice { piece.len.into() } else { 0 });
+        loop {
+            let again = call.again.pop_if(|piece| self.has_room(piece));
+            let first = again.is_some();
+            let next = again.or_else(|| match call.again.is_empty() {
+                true => pending.take_if(|piece| self.has_room(piece)),
+                false => None,
+            });
+            let Some(piece) = next else { break };
+            let (what, own) = (piece.what, piece.own.is_some());
+            if let Err(error) = self.queue.check() {
+                // Kept whole, with its buffer, for another queue.
+                call.again.push(piece);
+                if !first {
+                    *pending = job.next();
+                }
+                sent = Err(error);
+                break;
+            }
+            copied = copied.saturating_add(if what.flow == Flow::ToDevice { what.len.into() } else { 0 });
             sent = self.add(piece, job);
-            if sent.is_err() {
+            if let Err(error) = &sent {
+                // It never was in flight, and can be sent on another queue, unless its data is gone.
+                match what.reloads() && !own {
+                    true => call.again.push(Piece { what, own: None }),
+                    false => call.failure = Some(error.clone()),
+                }
+                if !first {
+                    *pending = job.next();
+                }
                 break;
             }
             (hidden, call.mine) = (true, call.mine.saturating_add(1));
-            *pending = job.next();
+            if !first {
+                *pending = job.next();
+            }
             if copied >= SHOW_AFTER {
                 (hidden, copied) = (false, 0);
                 self.queue.notify()?;
@@ -173,10 +276,10 @@ impl Lane {
 
     /// Data buffers that a request takes.
     fn segments(&self, piece: &Piece) -> u16 {
-        match (piece.flow, &piece.own) {
+        match (piece.what.flow, &piece.own) {
             (Flow::None, _) => 0,
             (_, Some(_)) => 1,
-            (_, None) => self.shape.segments(piece.len),
+            (_, None) => self.shape.segments(piece.what.len),
         }
     }
 
@@ -191,7 +294,8 @@ impl Lane {
 
     fn add(&mut self, piece: Piece, job: &mut impl Job) -> Result<()> {
         let segments = self.segments(&piece);
-        let Piece { request_type, sector, flow, at, len, own } = piece;
+        let Piece { what, own } = piece;
+        let What { request_type, sector, flow, at, len, .. } = what;
         let header = self.headers.take(Header::SIZE as u32)?;
         header.write(0, &Header { request_type, reserved: 0, sector }.encode(self.order))?;
         let status = self.statuses.take(STATUS_SIZE as u32)?;
@@ -211,7 +315,7 @@ impl Lane {
             }
             (_, None, _) => self.add_many(job, flow, at, len, [header, status])?,
         };
-        let request = Request { token, call: self.call, flow, at, segments, own: is_own };
+        let request = Request { token, call: self.call, what, segments, own: is_own };
         if let Some(place) = self.requests.get_mut(usize::from(token.slot())) {
             *place = Some(request);
         }
@@ -284,23 +388,37 @@ impl Lane {
     }
 
     /// Takes this answer and all others that are there.
-    fn drain(&mut self, first: Used<DmaBuf>, job: &mut impl Job, call: &mut Call) -> Result<()> {
+    fn drain(
+        &mut self,
+        first: Used<DmaBuf>,
+        job: &mut impl Job,
+        call: &mut Call,
+        rescue: &Rescue,
+    ) -> Result<()> {
         let mut next = Some(first);
         while let Some(used) = next {
-            if let Some(outcome) = self.take(used, job)? {
+            if let Some(outcome) = self.take(used, job, rescue)? {
                 call.mine = call.mine.saturating_sub(1);
                 if let Err(error) = outcome {
                     call.failure.get_or_insert(error);
                 }
             }
             let answer = self.queue.pop();
-            next = self.sort_out(answer, call)?;
+            next = match self.sort_out(answer, call) {
+                Err(error) if self.rescued(&error, call, rescue) => None,
+                answer => answer?,
+            };
         }
         Ok(())
     }
 
     /// Takes an answer apart; `None` where it was another call's.
-    fn take(&mut self, mut used: Used<DmaBuf>, job: &mut impl Job) -> Result<Option<Result<()>>> {
+    fn take(
+        &mut self,
+        mut used: Used<DmaBuf>,
+        job: &mut impl Job,
+        rescue: &Rescue,
+    ) -> Result<Option<Result<()>>> {
         let slot = usize::from(used.token.slot());
         let request = self.requests.get_mut(slot).and_then(Option::take);
         let Some(request) = request.filter(|request| request.token == used.token) else { return Ok(None) };
@@ -313,6 +431,9 @@ impl Lane {
         let [byte] = byte;
         let outcome = verdict(self.legacy, byte, used.written, used.capacity);
         let mine = request.call == self.call;
+        if outcome.is_ok() && request.what.flow == Flow::ToDevice {
+            rescue.wrote(self.life);
+        }
         for index in (0..segments).rev() {
             let Some(buf) = used.buffer(index.saturating_add(1)) else { continue };
             if request.own {
@@ -321,9 +442,9 @@ impl Lane {
                 }
                 continue;
             }
-            if mine && outcome.is_ok() && request.flow == Flow::FromDevice {
+            if mine && outcome.is_ok() && request.what.flow == Flow::FromDevice {
                 let offset = u64::from(self.shape.segment).saturating_mul(index as u64);
-                job.store(request.at.saturating_add(offset), &buf)?;
+                job.store(request.what.at.saturating_add(offset), &buf)?;
             }
             self.data.free.push(buf);
         }
@@ -337,4 +458,15 @@ impl Lane {
     pub(super) fn queue(&self) -> &Queue<DmaBuf> {
         &self.queue
     }
+}
+
+/// Headers, status bytes and data buffers of one lane. A queue holds no more requests than it has descriptors.
+fn stocks(device: &Device, size: u32, make: &Make) -> Result<[Stock; 3]> {
+    let count = make.window.checked_div(make.shape.segment).unwrap_or(0).clamp(1, 4096);
+    let one = u32::from(make.shape.segments(make.shape.request));
+    Ok([
+        Stock::new(device, size, LINE)?,
+        Stock::new(device, size, LINE)?,
+        Stock::new(device, count.max(one), make.shape.segment)?,
+    ])
 }

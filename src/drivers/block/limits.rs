@@ -173,7 +173,8 @@ impl Limits {
     /// Believes what can be true: a field that cannot be used is refused, or taken as if it were not there where
     /// the device can be used without it.
     pub(super) fn check(raw: &Raw, features: Features) -> Result<Self> {
-        let size_max = raw.size_max.unwrap_or(u32::MAX);
+        // 0 says nothing: QEMU's storage daemon offers the field and leaves it so.
+        let size_max = raw.size_max.filter(|&max| max != 0).unwrap_or(u32::MAX);
         if size_max < SECTOR_SIZE {
             return Err(Error::BadConfig {
                 field: "size_max",
@@ -268,8 +269,10 @@ mod tests {
     }
 
     #[test]
-    fn c15_size_max_below_a_sector_is_refused_and_seg_max_0_is_1() {
-        for size_max in [0, 1, 511] {
+    fn c15_size_max_below_a_sector_is_refused_and_0_is_none_and_seg_max_0_is_1() {
+        let none = check(Raw { size_max: Some(0), ..plain() }).unwrap();
+        assert_eq!(none.size_max, u32::MAX);
+        for size_max in [1, 511] {
             let error = check(Raw { size_max: Some(size_max), ..plain() }).unwrap_err();
             assert!(matches!(error, Error::BadConfig { field: "size_max", .. }));
         }

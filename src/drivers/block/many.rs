@@ -76,14 +76,14 @@ impl Block {
         self.run(&mut Scatter { sectors, each, shape, flow, data, next: 0, rest })
     }
 
-    pub(super) fn own(&self, sector: u64, flow: Flow, buf: DmaBuf) -> Result<DmaBuf> {
+    pub(super) fn own(&self, sector: u64, flow: Flow, buf: DmaBuf, repeats: bool) -> Result<DmaBuf> {
         if buf.len() > self.size_max {
             return Err(TOO_LONG);
         }
         if buf.is_empty() {
             return Ok(buf);
         }
-        let mut job = Own { sector, flow, buf: Some(buf), asked: false };
+        let mut job = Own { sector, flow, buf: Some(buf), asked: false, repeats };
         self.run(&mut job)?;
         job.buf.ok_or(Error::Closed { what: "block device" })
     }

@@ -10,10 +10,15 @@ mod job;
 mod lane;
 mod limits;
 mod many;
+mod options;
+mod rescue;
 mod split;
 mod verdict;
 
-pub use api::{Block, BlockOptions};
+pub use api::Block;
 pub use limits::{EraseLimits, Geometry, Limits, Topology};
+pub use options::BlockOptions;
+pub use rescue::Reconnect;
+pub(crate) use rescue::Reopen;
 
 pub use crate::spec::device::block::request::{Lifetime, PreEolInfo};

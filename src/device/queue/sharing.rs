@@ -1,13 +1,26 @@
-//! A queue as what several threads share.
+//! A queue as something that several threads share.
 
 use alloc::sync::Arc;
 
 use super::{Queue, QueuePort};
 use crate::Result;
 use crate::device::lane::Lane;
+use crate::device::shared::Shared;
 use crate::device::used::Used;
 use crate::mem::lease::Lease;
+use crate::mem::pool::DmaBuf;
 use crate::queue::{Ring, Token};
+
+impl<B: Lease + Send + 'static> Queue<B> {
+    /// Makes it one for several threads.
+    pub fn share(self) -> SharedQueue<B> {
+        let spin = self.spin;
+        Shared::new(self, spin)
+    }
+}
+
+/// A device's queue for any number of threads.
+pub type SharedQueue<B = DmaBuf> = Shared<Queue<B>>;
 
 impl<B: Lease + Send + 'static> Lane for Queue<B> {
     type Buf = B;
