@@ -74,7 +74,7 @@ def test_help_needs_nothing_but_argparse() -> None:
         (["info", "nonsense"], 2, "an address begins with its scheme"),
         (["info", ""], 2, "bad address"),
         (["info", "soft:nothing"], 3, "there is no device"),
-        (["info", "vhost-user:/nowhere"], 3, "there is no device"),
+        (["info", "pci:0000:ff:1f.7"], 3, "there is no device"),
         (["info", "soft:block?path=/nonexistent"], 4, "No such file"),
         (["ls", "--type", "teapot"], 2, "no device type is teapot; known are net, block"),
         (["demo", "--size", "5"], 2, "multiple of 4096"),

@@ -87,7 +87,7 @@ def _library() -> Iterator[Finding]:
         yield Finding("software devices", "ok", "soft: addresses open, and answer")
     except OSError as error:
         yield Finding("software devices", "problem", f"they do not work: {error}")
-    yield Finding("this version", "note", "it opens soft: addresses only; what follows is for devices of this machine")
+    yield Finding("this version", "note", "it opens soft: and vhost-user: addresses; what follows is for devices of this machine")
 
 
 def _iommu(machine: Machine) -> Iterator[Finding]:
