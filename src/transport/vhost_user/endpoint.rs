@@ -80,6 +80,10 @@ impl Endpoint {
                 Ok(()) => return Ok(fd),
                 Err(Errno::NOENT | Errno::CONNREFUSED | Errno::AGAIN | Errno::INTR) if !deadline.passed() => {
                 }
+                Err(Errno::NOENT | Errno::CONNREFUSED) => {
+                    let why = "no back-end listens at this socket: start it, or give its socket's path";
+                    return Err(Error::NotFound { why: why.into() });
+                }
                 Err(errno) => return Err(Error::os("connect to the back-end's socket", errno)),
             }
             thread::sleep(deadline.left().map_or(pause, |left| left.min(pause)));

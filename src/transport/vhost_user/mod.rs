@@ -97,7 +97,7 @@ impl VhostUser {
     /// Connects to the back-end of a device of type `kind` behind the socket at `path`, or waits for it there.
     ///
     /// # Errors
-    /// [`Error::Os`] where there is nobody at the path until the time is over (fault E3); [`Error::Timeout`] for
+    /// [`Error::NotFound`] where there is nobody at the path until the time is over (fault E3); [`Error::Timeout`] for
     /// one that does not answer (V13); [`Error::Disconnected`], [`Error::Protocol`], [`Error::BackendRefused`].
     pub fn open(path: &str, kind: DeviceType, options: VhostUserOptions) -> Result<Arc<dyn Transport>> {
         let address = options.address.unwrap_or_else(|| path.to_string());
