@@ -38,6 +38,9 @@ use crate::{Error, Result};
 /// | `id` | text | `block`: its id string |
 /// | `seed` | a number | `entropy`: where its bytes start from; they are for tests alone |
 ///
+/// `soft:TYPE@NAME` opens a software device that this process made and published
+/// ([`SoftDevice::publish`](crate::soft::SoftDevice::publish)); `interface` is the one parameter that it takes.
+///
 /// # Errors
 /// [`Error::BadAddress`]; [`Error::NotFound`] for a scheme that this version or build does not open, and for a
 /// type of software device that there is not; else as [`Device::open`] and the transports.
@@ -163,6 +166,9 @@ mod software {
     }
 }
 
+#[cfg(feature = "python")]
+pub(crate) use software::builder;
+
 #[cfg(feature = "soft")]
 mod software {
     use alloc::boxed::Box;
@@ -172,7 +178,7 @@ mod software {
     use crate::address::Address;
     use crate::device::{Device, Options};
     use crate::features::Features;
-    use crate::soft::{self, DeviceModel, Interface, Run, SoftDevice};
+    use crate::soft::{self, DeviceModel, Interface, Run, SoftDevice, SoftDeviceBuilder};
     use crate::spec::ByteOrder;
     use crate::spec::device::block::SECTOR_SIZE;
     use crate::transport::{PciInterface, open_mmio, open_pci};
@@ -204,6 +210,11 @@ mod software {
 
     fn interface(address: &Address) -> Result<(Interface, PciInterface)> {
         let made = word(address, "transport", &Interface::ALL.map(|made| (made.name(), made)))?;
+        Ok((made, side(address, made)?))
+    }
+
+    /// The side of a device with these registers that is asked for.
+    fn side(address: &Address, made: Interface) -> Result<PciInterface> {
         let used = word(
             address,
             "interface",
@@ -212,7 +223,7 @@ mod software {
         if used != PciInterface::Any && made != Interface::PciTransitional {
             return Err(address.bad("interface= chooses a side of transport=pci-transitional only"));
         }
-        Ok((made, used))
+        Ok(used)
     }
 
     fn block(address: &Address) -> Result<soft::Block> {
@@ -257,9 +268,10 @@ mod software {
         make(address)
     }
 
-    pub(super) fn open(address: &Address, options: Options) -> Result<Device> {
+    /// A software device as its address describes it, not yet built.
+    pub(crate) fn builder(address: &Address) -> Result<SoftDeviceBuilder> {
         let model = model(address)?;
-        let (made, used) = interface(address)?;
+        let (made, _) = interface(address)?;
         // One that is stepped has to be held by who steps it: there is no way to it through an address.
         let run = word(address, "run", &[("thread", Run::Thread), ("inline", Run::Inline)])?;
         let order = word(address, "endian", &[("little", ByteOrder::Little), ("big", ByteOrder::Big)])?;
@@ -269,14 +281,32 @@ mod software {
                 withheld |= feature;
             }
         }
-        let device = SoftDevice::builder_boxed(model)
+        Ok(SoftDevice::builder_boxed(model)
             .interface(made)
             .run(run)
             .byte_order(order)
             .withhold(withheld)
-            .address(address.to_string())
-            .build()?;
-        let transport = if made.is_pci() {
+            .address(address.to_string()))
+    }
+
+    /// The device that was published at this place, and the side of it to use.
+    fn published(address: &Address) -> Result<(SoftDevice, PciInterface)> {
+        address.check_keys(&["interface"])?;
+        let device = soft::published(address.place()).ok_or_else(|| Error::NotFound {
+            why: "no software device is published at this place of this process".into(),
+        })?;
+        let used = side(address, device.interface())?;
+        Ok((device, used))
+    }
+
+    pub(super) fn open(address: &Address, options: Options) -> Result<Device> {
+        let (device, used) = if address.place().contains('@') {
+            published(address)?
+        } else {
+            (builder(address)?.build()?, interface(address)?.1)
+        };
+        let order = device.byte_order();
+        let transport = if device.interface().is_pci() {
             open_pci(device.pci()?, used, order)?
         } else {
             open_mmio(device.mmio()?, order)?

@@ -4,9 +4,15 @@
 use std::time::Duration;
 
 use virtio::Error;
+use virtio::device::QueueConfig;
 use virtio::drivers::{Block, BlockOptions, Entropy};
+use virtio::features::Features;
 use virtio::spec::{ByteOrder, DeviceType};
 use virtio::transport::TransportKind;
+
+#[path = "driver_common/checked.rs"]
+#[allow(dead_code, reason = "this program uses a part of it")]
+mod checked;
 
 #[test]
 fn every_type_opens_behind_every_interface_that_it_has() {
@@ -80,4 +86,42 @@ fn what_is_not_understood_is_refused_and_named() {
     assert!(error.to_string().contains("vhost-user"), "{error}");
     let missing = Block::open("soft:block?path=/nonexistent/disk.img", BlockOptions::default()).unwrap_err();
     assert_eq!(missing.errno(), 2, "{missing}");
+}
+
+#[test]
+fn a_published_device_is_opened_by_its_place_as_long_as_it_is_published() {
+    use virtio::soft::{self, Interface};
+
+    let builder = soft::SoftDevice::builder(soft::Entropy::new(1)).interface(Interface::PciTransitional);
+    let soft = checked::checked(builder);
+    assert!(matches!(soft.publish("entropy"), Err(Error::Misuse { .. })));
+    let published = soft.publish("entropy@published").unwrap();
+    assert_eq!(published.place(), "entropy@published");
+    assert!(matches!(soft.publish("entropy@published"), Err(Error::Misuse { .. })));
+
+    for (address, kind) in [
+        ("soft:entropy@published", TransportKind::PciModern),
+        ("soft:entropy@published?interface=legacy", TransportKind::PciLegacy),
+    ] {
+        let device = virtio::open(address).unwrap();
+        assert_eq!(device.transport().kind(), kind);
+        device.negotiate(Features::EMPTY, Features::EMPTY).unwrap();
+        let mut queue = device.take_queue(0, QueueConfig::size(8)).unwrap();
+        device.start().unwrap();
+        let before = soft.report();
+        queue.add([], [device.alloc(16).unwrap()]).unwrap();
+        queue.notify().unwrap();
+        queue.get(Some(Duration::from_secs(10))).unwrap();
+        let after = soft.report();
+        assert_eq!((after.chains - before.chains, after.notifications - before.notifications), (1, 1));
+        assert!(after.interrupts - before.interrupts <= 1);
+        device.close().unwrap();
+    }
+    let error = virtio::open("soft:entropy@published?transport=mmio").unwrap_err();
+    assert!(matches!(error.kind(), Error::BadAddress { .. }), "{error}");
+
+    drop(published);
+    let error = virtio::open("soft:entropy@published").unwrap_err();
+    assert!(matches!(error.kind(), Error::NotFound { .. }), "{error}");
+    soft.publish("entropy@published").unwrap();
 }

@@ -49,7 +49,8 @@ class Queue:
             return self._give(self._kept.pop(token))
         if token in self._owned:
             raise ValueError("another task waits for this token")
-        future = self._owned[token] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Used] = asyncio.get_running_loop().create_future()
+        self._owned[token] = future
         try:
             self._turn()
             return await future

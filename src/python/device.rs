@@ -45,7 +45,7 @@ pub(super) fn open(
 /// One virtio device. Leaving its `with` resets it and takes its memory away; buffers and views stay valid.
 #[pyclass(frozen, module = "virtio")]
 pub(super) struct Device {
-    inner: Arc<device::Device>,
+    pub(super) inner: Arc<device::Device>,
     queues: Mutex<Vec<Weak<Inner>>>,
     pools: Arc<Pools>,
     owner: Process,

@@ -15,8 +15,10 @@ mod entropy;
 mod error;
 mod features;
 mod find;
+mod inspect;
 mod memory;
 mod queue;
+mod testing;
 mod used;
 mod wait;
 
@@ -46,6 +48,11 @@ mod _virtio {
     use crate::python::queue::Queue;
     #[pymodule_export]
     use crate::python::used::{Events, Used};
+
+    #[pymodule_export]
+    use crate::python::inspect::{_answers, _names, _queues, _transport};
+    #[pymodule_export]
+    use crate::python::testing::{_lies, _rules, PyLie, Report, SoftDevice};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {

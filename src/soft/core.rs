@@ -120,6 +120,8 @@ pub(super) struct Core {
     pub(super) used: u64,
     /// Chains used in all.
     pub(super) total: u64,
+    /// Interrupts sent for queues in all.
+    pub(super) interrupts: u64,
     /// Reads of registers, for what changes with each.
     pub(super) register_reads: u32,
 }
@@ -151,6 +153,7 @@ impl Core {
             checker: None,
             used: 0,
             total: 0,
+            interrupts: 0,
             register_reads: 0,
         }
     }
@@ -288,6 +291,9 @@ impl Core {
 
     /// By a vector where MSI-X is on, else by the line with the cause in the ISR status (§4.1.5.3, §4.2.3.4).
     pub(super) fn interrupt(&mut self, cause: u8, vector: u16) -> Result<()> {
+        if cause == isr::QUEUE {
+            self.interrupts = self.interrupts.wrapping_add(1);
+        }
         if self.irq.msix_enabled() {
             return self.irq.send(vector);
         }

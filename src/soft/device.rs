@@ -75,6 +75,10 @@ pub struct Report {
     pub broken: Option<BrokenMust>,
     /// Chains used since the device was made.
     pub chains: u64,
+    /// Notifications received since then.
+    pub notifications: u64,
+    /// Interrupts sent for used chains since then.
+    pub interrupts: u64,
     /// Accesses to its registers since it was made, by whatever driver: reads, writes, notifications.
     pub accesses: u64,
     /// The device status.
@@ -277,6 +281,11 @@ impl SoftDevice {
             _ => return Err(Error::Misuse { what: "this software device is in no MMIO slot" }),
         };
         Ok(Arc::new(SoftMmio::new(&self.running, face)))
+    }
+
+    /// Byte order of its machine, which its legacy interface has.
+    pub fn byte_order(&self) -> ByteOrder {
+        self.running.machine.core().make.order
     }
 
     /// Does what can be done for one chain of a notified queue; answers whether a chain was used.

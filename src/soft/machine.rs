@@ -46,6 +46,7 @@ pub(super) struct Machine {
     notify_data: AtomicBool,
     /// For each queue whether it was notified since it was last looked at.
     pending: Box<[AtomicBool]>,
+    notifications: AtomicU64,
     wake: EventFd,
     asleep: AtomicBool,
     stop: AtomicBool,
@@ -64,6 +65,7 @@ impl Machine {
             notify_data: AtomicBool::new(false),
             core: Mutex::new(core),
             pending,
+            notifications: AtomicU64::new(0),
             wake: EventFd::new()?,
             asleep: AtomicBool::new(false),
             stop: AtomicBool::new(false),
@@ -86,6 +88,8 @@ impl Machine {
         Report {
             broken: core.checker.as_ref().and_then(|checker| checker.first()),
             chains: core.total,
+            notifications: self.notifications.load(Ordering::Relaxed),
+            interrupts: core.interrupts,
             accesses: self.accesses.load(Ordering::Relaxed),
             status: core.status,
             accepted: core.accepted(),
@@ -103,6 +107,7 @@ impl Machine {
                 core.checker = Some(checker);
             }
         }
+        self.notifications.fetch_add(1, Ordering::Relaxed);
         let mut queue = value as u16;
         if face == Face::PciModern && self.notify_data.load(Ordering::Relaxed) {
             queue ^= NOTIFY_DATA;

@@ -89,6 +89,8 @@ mod mmio;
 #[cfg(not(loom))]
 mod model;
 #[cfg(not(loom))]
+mod named;
+#[cfg(not(loom))]
 mod net;
 #[cfg(not(loom))]
 mod pci;
@@ -119,6 +121,10 @@ pub use lies::{Lie, LyingRing};
 pub use machine::Run;
 #[cfg(not(loom))]
 pub use model::{DeviceModel, Reply, SharedRegion};
+#[cfg(not(loom))]
+pub use named::Published;
+#[cfg(not(loom))]
+pub(crate) use named::published;
 #[cfg(not(loom))]
 pub use net::Net;
 #[cfg(not(loom))]

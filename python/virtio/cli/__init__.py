@@ -1,0 +1,193 @@
+"""The command `virtio`. Here are its arguments and exit codes; each command is a module of its own, read when used."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["main"]
+
+DONE, BAD, USAGE, NOT_FOUND, FAILED, INTERRUPTED = 0, 1, 2, 3, 4, 130
+
+CODES = """\
+exit codes:
+  0    done, and all is well
+  1    done, and the answer is no: data that is wrong, devices that differ, something in the way
+  2    the command line or an address is wrong
+  3    nothing is at the address
+  4    the device, or the operating system, refused or failed
+  130  interrupted
+"""
+
+TRANSPORTS = ("pci-modern", "pci-transitional", "pci-legacy", "mmio", "mmio-legacy")
+MODES = ("one", "batch", "asyncio")
+
+
+def _size(text: str) -> int:
+    units = {"K": 10, "M": 20, "G": 30, "T": 40}
+    digits, shift = (text[:-1], units[text[-1:].upper()]) if text[-1:].upper() in units else (text, 0)
+    try:
+        return int(digits, 0) << shift
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text} is no size, such as 4096, 64M or 1G") from None
+
+
+class _Parser(argparse.ArgumentParser):
+    """Each has an epilogue of examples, and the same options at its end."""
+
+    def __init__(self, *, examples: str = "", **kwargs: object) -> None:
+        text = f"examples:\n{examples}\n" if examples else ""
+        super().__init__(
+            epilog=text + CODES,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+            **kwargs,  # type: ignore[arg-type]
+        )
+
+
+def _command(commands: argparse._SubParsersAction[_Parser], name: str, help: str, examples: str) -> _Parser:
+    indented = "".join(f"  virtio {line}\n" for line in examples.splitlines())
+    command = commands.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.", examples=indented)
+    command.add_argument("--json", action="store_true", help="print one JSON object")
+    return command
+
+
+def _block(commands: argparse._SubParsersAction[_Parser]) -> None:
+    block = commands.add_parser("block", help="read, write or measure a block device")
+    verbs = block.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=_Parser)
+
+    read = _command(
+        verbs, "read", "copy a block device, or a part of it, to a file or standard output",
+        "block read soft:block?path=disk.img -o copy.img\nblock read soft:block --length 512 | xxd",
+    )
+    write = _command(
+        verbs, "write", "copy a file, or standard input, to a block device, and flush it",
+        "block write soft:block?path=disk.img image\nhead -c 1M /dev/urandom | virtio block write soft:block -",
+    )
+    bench = _command(
+        verbs, "bench", "measure reads of a block device, at random places",
+        "block bench soft:block?size=64M\nblock bench soft:block --mode batch --depth 128 --seconds 5 --json",
+    )
+    for verb in (read, write, bench):
+        verb.add_argument("address", help="the device, such as soft:block?path=disk.img")
+        verb.add_argument("--timeout", type=float, default=30.0, metavar="S", help="for each answer (30)")
+    for verb in (read, write):
+        verb.add_argument("--offset", type=_size, default=0, metavar="N", help="where to begin in the device, in bytes")
+        verb.add_argument("--length", type=_size, metavar="N", help="how many bytes; all there is, unless told")
+        verb.add_argument("--progress", action="store_true", help="show the progress when it is no terminal, too")
+        verb.set_defaults(module="block")
+    read.add_argument("-o", "--output", default="-", metavar="FILE", help="where to; standard output unless told")
+    write.add_argument("input", help="the file, or - for standard input")
+    bench.add_argument("--mode", action="append", choices=MODES, help="one at a time, batches, asyncio; all unless told")
+    bench.add_argument("--seconds", type=float, default=2.0, metavar="S", help="for each mode (2)")
+    bench.add_argument("--block-size", type=_size, default=4096, metavar="N", help="bytes of each read (4096)")
+    bench.add_argument("--depth", type=int, default=32, metavar="N", help="reads in flight at a time (32)")
+    bench.set_defaults(module="block")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="virtio",
+        description="Find, inspect and use VirtIO devices from user space.",
+        examples="  virtio ls\n  virtio info soft:block\n  virtio demo\n  virtio doctor\n  virtio COMMAND --help\n",
+    )
+    parser.add_argument("--version", action="store_true", help="print the version")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+
+    ls = _command(commands, "ls", "list the devices of this machine, without privileges", "ls\nls --type block --json")
+    ls.add_argument("--type", help="devices of this type only, by name or number: block, net, 4")
+    ls.add_argument("--driver", help="those only that this kernel driver has; none for those without")
+    ls.set_defaults(module="ls")
+
+    info = _command(
+        commands, "info", "show a device: features, configuration, queues, status",
+        "info soft:block\ninfo 'soft:entropy?transport=mmio-legacy' --json",
+    )
+    info.add_argument("address", help="the device; it is reset, and must not be in use")
+    info.set_defaults(module="info")
+
+    diff = _command(
+        commands, "diff", "show what two devices have not in common; exit code 1 where they differ",
+        "diff soft:block 'soft:block?transport=pci-legacy'",
+    )
+    diff.add_argument("a", help="a device")
+    diff.add_argument("b", help="another")
+    diff.set_defaults(module="info")
+
+    doctor = _command(
+        commands, "doctor", "look for what stands in the way of user-space drivers here, and say what mends it",
+        "doctor\ndoctor --json",
+    )
+    doctor.set_defaults(module="doctor")
+
+    _block(commands)
+
+    demo = _command(
+        commands, "demo", "read and write a software block device through the whole stack, check the data, measure",
+        "demo\ndemo --transport mmio-legacy\ndemo --json 2>/dev/null",
+    )
+    demo.add_argument("--transport", choices=TRANSPORTS, default=TRANSPORTS[0], help="register interface (pci-modern)")
+    demo.add_argument("--size", type=_size, default=64 << 20, metavar="N", help="size of the image (64M)")
+    demo.add_argument("--seconds", type=float, default=0.5, metavar="S", help="for each row of the table (0.5)")
+    demo.add_argument("--progress", action="store_true", help="show the progress when it is no terminal, too")
+    demo.set_defaults(module="demo")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; answers its exit code."""
+    parser = _parser()
+    try:
+        args = parser.parse_args(argv)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else USAGE
+    if args.version:
+        from virtio import __version__
+
+        print(f"virtio {__version__}")
+        return DONE
+    if args.command is None:
+        parser.print_help(sys.stderr)
+        return USAGE
+    return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
+    from virtio import DeviceNotFoundError
+
+    try:
+        code: int = import_module(f"virtio.cli.{args.module}").run(args)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read the output has enough. What is buffered must not fail again at the exit.
+        import os
+
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except DeviceNotFoundError as error:
+        return _fail(args, error, NOT_FOUND)
+    except ValueError as error:
+        return _fail(args, error, USAGE)
+    except OSError as error:
+        return _fail(args, error, FAILED)
+
+
+def _fail(args: argparse.Namespace, error: Exception, code: int) -> int:
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    print(f"virtio: {text}", file=sys.stderr)
+    if args.json:
+        import json
+
+        told = {"type": type(error).__name__, "errno": getattr(error, "errno", None), "message": text}
+        print(json.dumps({"error": told}))
+    return code

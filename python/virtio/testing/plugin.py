@@ -1,0 +1,49 @@
+"""Fixtures for pytest, there as soon as the package is installed.
+
+`virtio_device(kind, **parameters)` makes software devices, as virtio.testing.device() does, and at the end of the test
+fails it if its driver broke a rule; `virtio_transport` runs a test once over each register interface.
+
+    def test_my_driver(virtio_device, virtio_transport):
+        device = virtio_device("entropy", transport=virtio_transport)
+        with MyDriver(device.address) as driver:
+            …
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from virtio.testing import Device, Transport
+
+TRANSPORTS = ("pci-modern", "pci-transitional", "pci-legacy", "mmio", "mmio-legacy")
+
+
+@pytest.fixture(params=TRANSPORTS)
+def virtio_transport(request: pytest.FixtureRequest) -> Transport:
+    """Each register interface in turn."""
+    transport: Transport = request.param
+    return transport
+
+
+@pytest.fixture
+def virtio_device() -> Iterator[Callable[..., Device]]:
+    """Makes software devices that check their driver; what they found fails the test at its end."""
+    # Not before: whoever only has the plugin installed does not pay for it.
+    from virtio import testing
+
+    made: list[Device] = []
+
+    def make(kind: str, **parameters: Any) -> Device:
+        made.append(testing.device(kind, **parameters))
+        return made[-1]
+
+    yield make
+    for device in made:
+        device.close()
+    for device in made:
+        device.check()
