@@ -53,7 +53,8 @@
 //! | [`drivers`] | one a device type | |
 //! | [`soft`] | software devices (feature `soft`) | |
 //! | [`address`] | device addresses as text | |
-//! | [`find`] | what is on this machine | |
+//! | [`find`] | what is on this machine, or in a QEMU machine | |
+//! | [`testing`] | QEMU machines for tests (feature `qtest`) | |
 //!
 //! # Rules that hold everywhere
 //!
@@ -101,6 +102,8 @@ mod open;
 mod python;
 #[cfg(feature = "soft")]
 pub mod soft;
+#[cfg(all(feature = "qtest", not(loom)))]
+pub mod testing;
 #[cfg(feature = "std")]
 pub mod transport;
 

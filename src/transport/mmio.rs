@@ -7,7 +7,7 @@ use super::wait::poll;
 use super::window::Window;
 use super::{
     InterruptCause, Interrupts, QueueSetup, RingLayout, SharedMemory, Transport, TransportKind, barrier_for,
-    gone, reset_until,
+    gone, or_ended, reset_until,
 };
 use crate::bus::{Doorbell, MmioSlot};
 use crate::event::Deadline;
@@ -254,11 +254,13 @@ impl Transport for Mmio {
 
     fn reset(&self, deadline: Deadline) -> Result<()> {
         *lock(&self.state) = State::default();
-        self.registers.write32(STATUS, 0)?;
-        reset_until(deadline, || match self.read(STATUS)? {
-            bits if bits as u8 == u8::MAX => Err(gone()),
-            bits => Ok(bits),
-        })
+        let reset = self.registers.write32(STATUS, 0).and_then(|()| {
+            reset_until(deadline, || match self.read(STATUS)? {
+                bits if bits as u8 == u8::MAX => Err(gone()),
+                bits => Ok(bits),
+            })
+        });
+        or_ended(reset, || self.slot.ended(deadline))
     }
 
     fn config_len(&self) -> u64 {

@@ -213,7 +213,8 @@ pub trait Transport: Send + Sync + Debug {
     /// Writes the device status; not 0, which is [`Transport::reset`] ([`crate::Error::Misuse`]).
     fn set_status(&self, status: Status) -> Result<()>;
 
-    /// Resets the device (§2.4) and waits until it reads status 0 while present.
+    /// Resets the device (§2.4) and waits until it reads status 0 while present, or until its bus has proof that the
+    /// device has ended ([`crate::bus::PciFunction::ended`]).
     ///
     /// Fails with [`crate::Error::ResetTimeout`] at the deadline and with [`crate::Error::DeviceGone`]; after
     /// both, the device may still use every piece of memory that it was given.
@@ -335,6 +336,14 @@ fn barrier_for(accepted: Features) -> Barrier {
 /// What a status register of all ones means (fault C2).
 fn gone() -> Error {
     Error::DeviceGone { what: "its status reads all ones" }
+}
+
+/// A reset of a device that is gone is done all the same where `ended` knows that nothing of it is left.
+fn or_ended(reset: Result<()>, ended: impl FnOnce() -> bool) -> Result<()> {
+    match reset {
+        Err(error) if matches!(error.kind(), Error::DeviceGone { .. }) && ended() => Ok(()),
+        reset => reset,
+    }
 }
 
 /// Waits until `status` gives 0, the last step of a reset (§2.4.2; faults C1, P9).

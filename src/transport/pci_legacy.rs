@@ -7,7 +7,7 @@ use super::pci::VirtioFunction;
 use super::window::Window;
 use super::{
     InterruptCause, Interrupts, QueueSetup, RingLayout, SharedMemory, Transport, TransportKind, gone,
-    reset_until,
+    or_ended, reset_until,
 };
 use crate::bus::{BarKind, Doorbell, PciFunction};
 use crate::event::Deadline;
@@ -164,8 +164,11 @@ impl Transport for PciLegacy {
     }
 
     fn reset(&self, deadline: Deadline) -> Result<()> {
-        self.registers.write8(legacy::DEVICE_STATUS, 0)?;
-        reset_until(deadline, || self.status().map(|status| status.bits().into()))
+        let reset = self
+            .registers
+            .write8(legacy::DEVICE_STATUS, 0)
+            .and_then(|()| reset_until(deadline, || self.status().map(|status| status.bits().into())));
+        or_ended(reset, || self.pci.function().ended(deadline))
     }
 
     fn config_len(&self) -> u64 {

@@ -1,0 +1,4 @@
+//! Devices of QEMU machines: what other hands made, behind every register interface.
+#![cfg(feature = "qtest")]
+
+mod slice;
