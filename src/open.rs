@@ -46,7 +46,7 @@ use crate::{Error, Result};
 /// | `pci` | such as `04.0` | the device is this function of PCI bus 0 |
 /// | `mmio` | such as `0xfeb02e00` | the device is in the MMIO slot at this address |
 /// | `interface` | `modern`, `legacy` | the side of a transitional function to use; modern without it |
-/// | `machine` | `pc` (without it; also Q35 and microvm), `g3beige`, `m68k-virt` | where things are in the machine |
+/// | `machine` | `pc` (also Q35), `microvm`, `g3beige`, `m68k-virt` | where things are in the machine; the first two need not be said |
 /// | `timeout` | milliseconds, 5000 without it | longest wait for an answer of the machine |
 ///
 /// # Errors

@@ -95,6 +95,7 @@ pub struct Builder {
     program: Option<String>,
     memory: u64,
     args: Vec<String>,
+    files: Vec<(String, u64)>,
 }
 
 impl Builder {
@@ -117,6 +118,20 @@ impl Builder {
     pub fn args<S: Into<String>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
         self.args.extend(args.into_iter().map(Into::into));
         self
+    }
+
+    /// A file of zeroes in its directory, `@DIR/NAME` for arguments, of so many bytes.
+    #[must_use]
+    pub fn file(mut self, name: &str, len: u64) -> Self {
+        self.files.push((name.to_owned(), len));
+        self
+    }
+
+    /// A disk of zeroes, of so many bytes: the file `@DIR/NAME` and the block node NAME over it.
+    #[must_use]
+    pub fn disk(self, name: &str, len: u64) -> Self {
+        let node = format!("file,node-name={name},filename=@DIR/{name},discard=unmap");
+        self.file(name, len).args(["-blockdev".to_owned(), node])
     }
 
     /// A device: `-device TEXT`.
@@ -162,6 +177,10 @@ impl Builder {
             args.extend(["-bios".to_owned(), path.display().to_string()]);
         }
         file.set_len(self.memory << 20).map_err(|e| failed("size a machine's RAM file", &e))?;
+        for (name, len) in &self.files {
+            let file = fs::File::create(dir.join(name));
+            file.and_then(|file| file.set_len(*len)).map_err(|e| failed("make a machine's file", &e))?;
+        }
         let log = fs::File::create(dir.join("stderr")).map_err(|e| failed("keep QEMU's words", &e))?;
         args.extend(self.common(dir));
         let here = dir.display().to_string();
@@ -242,7 +261,7 @@ pub struct Qemu {
 impl Qemu {
     /// A machine to be made.
     pub fn builder(kind: Kind) -> Builder {
-        Builder { kind, program: None, memory: 64, args: Vec::new() }
+        Builder { kind, program: None, memory: 64, args: Vec::new(), files: Vec::new() }
     }
 
     /// Its control socket.

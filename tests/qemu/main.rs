@@ -1,4 +1,7 @@
 //! Devices of QEMU machines: what other hands made, behind every register interface.
 #![cfg(feature = "qtest")]
 
-mod slice;
+mod block;
+mod common;
+mod random;
+mod rings;

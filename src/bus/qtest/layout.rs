@@ -66,16 +66,20 @@ pub(super) struct Layout {
 /// Bytes of an MMIO slot, control registers and configuration.
 pub(super) const SLOT_LEN: u64 = 512;
 
-/// All kinds. The first is meant where none is named.
-pub(super) const LAYOUTS: [Layout; 3] = [
-    // i440FX and Q35, and microvm, which has the same ports where it has PCI at all.
+const NO_SLOTS: Slots = Slots { first: 0, stride: SLOT_LEN, count: 0 };
+/// A window without a byte.
+const NOTHING: (u64, u64) = (1, 0);
+
+/// All kinds. Where none is named, a little-endian machine with a host bridge is the first, and another the second.
+pub(super) const LAYOUTS: [Layout; 4] = [
+    // i440FX and Q35.
     Layout {
         name: "pc",
         config: ConfigSpace::Ports,
         io: IoSpace::Ports,
         memory_window: (0xE000_0000, 0xFE9F_FFFF),
         io_window: (0xC000, 0xFEFF),
-        slots: Slots { first: 0xFEB0_0000, stride: SLOT_LEN, count: 24 },
+        slots: NO_SLOTS,
         controllers: &["ioapic"],
         routers: &[
             // PIIX3's and ICH9's ISA bridges.
@@ -88,12 +92,23 @@ pub(super) const LAYOUTS: [Layout; 3] = [
         ],
     },
     Layout {
+        name: "microvm",
+        config: ConfigSpace::None,
+        io: IoSpace::Ports,
+        memory_window: NOTHING,
+        io_window: NOTHING,
+        slots: Slots { first: 0xFEB0_0000, stride: SLOT_LEN, count: 24 },
+        // Its second interrupt controller, which the slots go to unless it was switched off.
+        controllers: &["/machine/unattached/device[3]", "ioapic"],
+        routers: &[],
+    },
+    Layout {
         name: "g3beige",
         config: ConfigSpace::Memory { address: 0xFEC0_0000, data: 0xFEE0_0000 },
         io: IoSpace::Memory(0xFE00_0000),
         memory_window: (0x8000_0000, 0xBFFF_FFFF),
         io_window: (0x1000, 0xFEFF),
-        slots: Slots { first: 0, stride: SLOT_LEN, count: 0 },
+        slots: NO_SLOTS,
         controllers: &["/machine/unattached/device[3]/pic"],
         routers: &[],
     },
@@ -101,8 +116,8 @@ pub(super) const LAYOUTS: [Layout; 3] = [
         name: "m68k-virt",
         config: ConfigSpace::None,
         io: IoSpace::Ports,
-        memory_window: (1, 0),
-        io_window: (1, 0),
+        memory_window: NOTHING,
+        io_window: NOTHING,
         slots: Slots { first: 0xFF01_0000, stride: SLOT_LEN, count: 128 },
         controllers: &[],
         routers: &[],

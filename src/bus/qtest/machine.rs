@@ -12,7 +12,7 @@ use std::thread::{Builder, JoinHandle};
 use rustix::process::{Pid, getpid};
 
 use super::layout::{LAYOUTS, Layout, ROUTED_TO};
-use super::link::Link;
+use super::link::{Link, value};
 use super::pump::Shared;
 use super::registers::{Place, Slot};
 use crate::event::Deadline;
@@ -32,8 +32,8 @@ pub struct MachineOptions {
     pub socket: PathBuf,
     /// The file that is its RAM, shared.
     pub ram: PathBuf,
-    /// Kind of machine: `pc` (also Q35 and microvm), `g3beige`, `m68k-virt`. `None` is `pc`, and refused for a
-    /// big-endian machine.
+    /// Kind of machine: `pc` (also Q35), `microvm`, `g3beige`, `m68k-virt`. Without it the first two are told apart by a
+    /// look, and a big-endian machine is refused.
     pub kind: Option<String>,
     /// Longest wait for one answer.
     pub timeout: Duration,
@@ -76,9 +76,12 @@ struct Books {
 }
 
 /// Machines of this process, by their sockets.
-static MACHINES: Mutex<Vec<(PathBuf, Arc<Mutex<Weak<Machine>>>)>> = Mutex::new(Vec::new());
+static MACHINES: Mutex<Vec<(PathBuf, Entry)>> = Mutex::new(Vec::new());
 
-fn entry(socket: PathBuf) -> Arc<Mutex<Weak<Machine>>> {
+/// Locked while a connection is made.
+type Entry = Arc<Mutex<Weak<Machine>>>;
+
+fn entry(socket: PathBuf) -> Entry {
     let mut machines = MACHINES.lock().unwrap_or_else(PoisonError::into_inner);
     // What nobody has, and nobody is about to have.
     machines.retain(|(_, machine)| {
@@ -113,18 +116,22 @@ impl Machine {
     }
 
     fn new(options: &MachineOptions) -> Result<Self> {
-        let layout = match &options.kind {
-            None => &LAYOUTS[0],
-            Some(name) => Layout::named(name).ok_or(Error::Misuse {
-                what: "this kind of machine is not known: pc, g3beige and m68k-virt are",
-            })?,
-        };
+        let named = options.kind.as_deref().map(|name| {
+            Layout::named(name).ok_or(Error::Misuse {
+                what: "this kind of machine is not known: pc, microvm, g3beige and m68k-virt are",
+            })
+        });
+        let named = named.transpose()?;
         let ram = RamFile::open(&options.ram)?;
         let (link, order) = Link::connect(&options.socket, options.timeout)?;
         let big_endian = order == "big";
         if big_endian && options.kind.is_none() {
             return Err(Error::Misuse { what: "a big-endian machine: say its kind, g3beige or m68k-virt" });
         }
+        let layout = match named {
+            Some(layout) => layout,
+            None => look(&link, options.timeout)?,
+        };
         let shared = Arc::new(Shared::new(link)?);
         let thread = {
             let shared = Arc::clone(&shared);
@@ -148,7 +155,7 @@ impl Machine {
     }
 
     fn fits(&self, options: &MachineOptions) -> Result<()> {
-        let kind = options.kind.as_deref().unwrap_or(LAYOUTS[0].name);
+        let kind = options.kind.as_deref().unwrap_or(self.layout.name);
         if kind == self.layout.name && options.ram == self.options.ram {
             return Ok(());
         }
@@ -283,6 +290,13 @@ impl Machine {
     pub(super) fn dma(&self) -> Arc<dyn DmaMapper> {
         Arc::new(RamMapper { ram: Arc::clone(&self.ram), mapped: Mutex::default() })
     }
+}
+
+/// Which kind a little-endian machine is: a PC has a host bridge.
+fn look(link: &Link, timeout: Duration) -> Result<&'static Layout> {
+    let [pc, microvm, ..] = &LAYOUTS;
+    let ids = link.ask_two("outl 0xcf8 0x80000000", "inl 0xcfc", timeout)?;
+    Ok(if value(&ids)? as u16 == u16::MAX { microvm } else { pc })
 }
 
 impl Drop for Machine {

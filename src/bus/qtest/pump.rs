@@ -3,6 +3,9 @@
 //! An MSI-X message is a store of a number into a word of the shared RAM, of which nothing tells but the word itself;
 //! an interrupt line is told of in a line of the protocol, between the answers. So the thread looks, often enough that
 //! an event follows its cause within a millisecond, and sleeps while no device wants interrupts.
+//!
+//! Which controller a device's line goes to is known for the kinds of machines of [`super::layout`]. Until the first
+//! line was told of, everybody with a line is woken with every look, and asks its device for the cause.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -51,8 +54,10 @@ struct State {
     /// Devices with an interrupt line, by a number of ours.
     lines: Vec<(u64, WeakEventFd)>,
     next_line: u64,
-    /// Whether the machine tells of its interrupt lines.
+    /// Whether the machine was asked to tell of its interrupt lines.
     intercepted: bool,
+    /// Whether it did: until a line was told of, whoever waits for one is woken all the time.
+    heard: bool,
     /// Whether everybody was told of the connection's end.
     told: bool,
 }
@@ -177,6 +182,7 @@ impl Shared {
         self.link.attend();
         let raised = self.link.take_raised().into_iter().any(|line| line != TIMER);
         let mut state = self.lock();
+        state.heard |= raised;
         state.vectors.retain(|(_, event)| event.upgrade().is_some());
         state.lines.retain(|(_, event)| event.upgrade().is_some());
         let mut due: Vec<EventFd> = Vec::new();
@@ -195,7 +201,9 @@ impl Shared {
             state.told = true;
             due.extend(state.vectors.iter().filter_map(|(_, event)| event.upgrade()));
         }
-        if raised || ended {
+        let found = raised || ended || !due.is_empty();
+        // Nothing was heard yet: the lines may be another controller's, and the device's cause register tells.
+        if raised || ended || !state.heard {
             due.extend(state.lines.iter().filter_map(|(_, event)| event.upgrade()));
         }
         let wanted = !state.vectors.is_empty() || !state.lines.is_empty();
@@ -207,7 +215,7 @@ impl Shared {
             }
         }
         match (wanted, intercepted) {
-            (true, _) if due.is_empty() => Step::Nothing,
+            (true, _) if !found => Step::Nothing,
             (true, _) => Step::Something,
             (false, true) => Step::Idle,
             (false, false) => Step::Asleep,
