@@ -96,6 +96,9 @@ pub trait PciFunction: Send + Sync + Debug {
     fn ended(&self, _deadline: Deadline) -> bool {
         false
     }
+
+    /// The device is not used any more: whoever comes next may have it. What the bus gave out answers as before.
+    fn release(&self) {}
 }
 
 /// An MMIO slot (VIRTIO 1.4 §4.2).
@@ -119,4 +122,7 @@ pub trait MmioSlot: Send + Sync + Debug {
     fn ended(&self, _deadline: Deadline) -> bool {
         false
     }
+
+    /// The device is not used any more: whoever comes next may have it. What the bus gave out answers as before.
+    fn release(&self) {}
 }

@@ -5,7 +5,7 @@
 //! use virtio::testing::{Kind, Qemu};
 //!
 //! let qemu = Qemu::builder(Kind::Pc)
-//!     .args(["-blockdev", "null-co,node-name=d,size=1M,read-zeroes=on"])
+//!     .args(["-blockdev", "null-co,node-name=d,size=1048576,read-zeroes=on"])
 //!     .device("virtio-blk-pci,drive=d,addr=4")
 //!     .start()?;
 //! let disk = Block::open(&qemu.pci(4), BlockOptions::default())?;

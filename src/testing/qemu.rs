@@ -25,6 +25,8 @@ use crate::{Error, Result};
 
 /// Longest wait for a machine to come up.
 const START: Duration = Duration::from_secs(30);
+/// Longest wait for the end of one whose control socket has ended.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 /// Pause between looks whether it has.
 const PAUSE: Duration = Duration::from_millis(3);
 
@@ -159,7 +161,7 @@ impl Builder {
             }
             thread::sleep(PAUSE);
         };
-        qemu.qmp = Some(Qmp::new(socket).map_err(|error| qemu.check().err().unwrap_or(error))?);
+        qemu.qmp = Some(Qmp::new(socket).map_err(|error| qemu.last_words(error))?);
         Ok(qemu)
     }
 
@@ -326,6 +328,18 @@ impl Qemu {
             Ok(Some(status)) => Err(self.ended(status)),
             Err(error) => Err(failed("look after QEMU", &error)),
         }
+    }
+
+    /// Why a machine that is about to end does so, if it does; else `error`.
+    fn last_words(&self, error: Error) -> Error {
+        let deadline = Deadline::after(LAST_WORDS);
+        while !deadline.passed() {
+            if let Err(ended) = self.check() {
+                return ended;
+            }
+            thread::sleep(PAUSE);
+        }
+        error
     }
 
     fn ended(&self, status: ExitStatus) -> Error {

@@ -385,6 +385,10 @@ impl Transport for Mmio {
         self.slot.unmask_interrupt()
     }
 
+    fn close(&self) {
+        self.slot.release();
+    }
+
     fn shared_memory(&self, id: u8) -> Result<Option<SharedMemory>> {
         if self.legacy {
             return Ok(None);

@@ -267,6 +267,10 @@ impl Transport for PciLegacy {
         self.pci.interrupt_handled()
     }
 
+    fn close(&self) {
+        self.pci.function().release();
+    }
+
     fn shared_memory(&self, _id: u8) -> Result<Option<SharedMemory>> {
         Ok(None)
     }

@@ -333,6 +333,10 @@ impl Transport for PciModern {
         self.pci.interrupt_handled()
     }
 
+    fn close(&self) {
+        self.pci.function().release();
+    }
+
     fn shared_memory(&self, id: u8) -> Result<Option<SharedMemory>> {
         self.structures.shared_memory(self.pci.function().as_ref(), id)
     }

@@ -21,7 +21,7 @@ pub(super) struct Slot {
     registers: Arc<Registers>,
     line: Mutex<Option<u64>>,
     dma: Arc<dyn DmaMapper>,
-    _claim: Claim,
+    claim: Mutex<Option<Claim>>,
 }
 
 impl Machine {
@@ -48,7 +48,7 @@ impl Machine {
             registers: Arc::new(self.slot_registers(base)),
             line: Mutex::new(None),
             dma: self.dma(),
-            _claim: claim,
+            claim: Mutex::new(Some(claim)),
         })
     }
 }
@@ -89,13 +89,24 @@ impl MmioSlot for Slot {
     fn ended(&self, deadline: Deadline) -> bool {
         self.machine.dead(deadline)
     }
+
+    fn release(&self) {
+        self.quiet();
+        self.claim.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}
+
+impl Slot {
+    /// Nobody is to be told of its interrupts any more.
+    fn quiet(&self) {
+        if let Some(line) = self.line.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            self.machine.shared().remove_line(line);
+        }
+    }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let line = self.line.get_mut().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(line) = line {
-            self.machine.shared().remove_line(line);
-        }
+        self.quiet();
     }
 }

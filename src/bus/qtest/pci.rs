@@ -36,7 +36,7 @@ pub(super) struct Function {
     msix: Option<Msix>,
     interrupts: Mutex<Interrupts>,
     dma: Arc<dyn DmaMapper>,
-    _claim: Claim,
+    claim: Mutex<Option<Claim>>,
 }
 
 /// Where the MSI-X capability and its table are.
@@ -102,7 +102,7 @@ impl Machine {
             msix,
             interrupts: Mutex::default(),
             dma: self.dma(),
-            _claim: claim,
+            claim: Mutex::new(Some(claim)),
         })
     }
 
@@ -177,6 +177,17 @@ impl Msix {
 }
 
 impl Function {
+    /// Nobody is to be told of its interrupts any more.
+    fn quiet(&self) {
+        let mut interrupts = self.interrupts.lock().unwrap_or_else(PoisonError::into_inner);
+        for vector in interrupts.vectors.drain(..) {
+            self.machine.shared().remove_vector(&vector);
+        }
+        if let Some(line) = interrupts.line.take() {
+            self.machine.shared().remove_line(line);
+        }
+    }
+
     /// Switches MSI-X off, and forgets its vectors. Nothing is asked of a function that never had it on.
     fn msix_off(&self, interrupts: &mut Interrupts, msix: &Msix) -> Result<()> {
         let control = msix.capability + msix::CONTROL;
@@ -256,16 +267,15 @@ impl PciFunction for Function {
     fn ended(&self, deadline: Deadline) -> bool {
         self.machine.dead(deadline)
     }
+
+    fn release(&self) {
+        self.quiet();
+        self.claim.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
 }
 
 impl Drop for Function {
     fn drop(&mut self) {
-        let interrupts = self.interrupts.get_mut().unwrap_or_else(PoisonError::into_inner);
-        for vector in interrupts.vectors.drain(..) {
-            self.machine.shared().remove_vector(&vector);
-        }
-        if let Some(line) = interrupts.line.take() {
-            self.machine.shared().remove_line(line);
-        }
+        self.quiet();
     }
 }
