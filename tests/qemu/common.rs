@@ -7,8 +7,6 @@ use virtio::transport::TransportKind;
 
 /// Longest wait for anything that has to happen.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
-/// Wait for something that must not happen.
-pub(crate) const SHORT: Duration = Duration::from_millis(30);
 
 /// A register interface, and what QEMU has to be told to give it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

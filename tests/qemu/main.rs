@@ -3,5 +3,8 @@
 
 mod block;
 mod common;
+mod machines;
+mod protocol;
 mod random;
 mod rings;
+mod table;
