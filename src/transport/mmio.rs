@@ -7,7 +7,7 @@ use super::wait::poll;
 use super::window::Window;
 use super::{
     InterruptCause, Interrupts, QueueSetup, RingLayout, SharedMemory, Transport, TransportKind, barrier_for,
-    gone, or_ended, reset_until,
+    believe_field, gone, or_ended, reset_until,
 };
 use crate::bus::{Doorbell, MmioSlot};
 use crate::event::Deadline;
@@ -268,7 +268,8 @@ impl Transport for Mmio {
     }
 
     fn read_config(&self, offset: u64, width: u8) -> Result<u64> {
-        self.config.read_field(offset, width, self.order)
+        let value = self.config.read_field(offset, width, self.order)?;
+        believe_field(value, width, || self.present())
     }
 
     fn write_config(&self, offset: u64, width: u8, value: u64) -> Result<()> {

@@ -328,6 +328,16 @@ pub trait Transport: Send + Sync + Debug {
     fn close(&self) {}
 }
 
+/// Passes a field of the configuration on, after a look whether the device is there where a missing one reads the
+/// same: nothing but zeroes or ones (faults C2, C30).
+fn believe_field(value: u64, width: u8, present: impl FnOnce() -> Result<()>) -> Result<u64> {
+    let ones = u64::MAX.checked_shr(64u32.saturating_sub(u32::from(width).saturating_mul(8))).unwrap_or(0);
+    if value == 0 || value == ones {
+        present()?;
+    }
+    Ok(value)
+}
+
 /// Barriers that a device asks for with ORDER_PLATFORM (§6).
 fn barrier_for(accepted: Features) -> Barrier {
     if accepted.contains(Features::ORDER_PLATFORM) { Barrier::Device } else { Barrier::Cpu }

@@ -6,8 +6,8 @@ use super::checks::{check_features, check_size, legacy_page, lock, unavailable, 
 use super::pci::VirtioFunction;
 use super::window::Window;
 use super::{
-    InterruptCause, Interrupts, QueueSetup, RingLayout, SharedMemory, Transport, TransportKind, gone,
-    or_ended, reset_until,
+    InterruptCause, Interrupts, QueueSetup, RingLayout, SharedMemory, Transport, TransportKind,
+    believe_field, gone, or_ended, reset_until,
 };
 use crate::bus::{BarKind, Doorbell, PciFunction};
 use crate::event::Deadline;
@@ -176,7 +176,8 @@ impl Transport for PciLegacy {
     }
 
     fn read_config(&self, offset: u64, width: u8) -> Result<u64> {
-        self.config().read_field(offset, width, self.order)
+        let value = self.config().read_field(offset, width, self.order)?;
+        believe_field(value, width, || self.pci.present())
     }
 
     fn write_config(&self, offset: u64, width: u8, value: u64) -> Result<()> {

@@ -8,7 +8,7 @@ use super::pci_caps::Structures;
 use super::wait::poll;
 use super::{
     InterruptCause, Interrupts, QueueSetup, RingLayout, SharedMemory, Transport, TransportKind, barrier_for,
-    gone, or_ended, reset_until,
+    believe_field, gone, or_ended, reset_until,
 };
 use crate::bus::{Doorbell, PciFunction};
 use crate::event::Deadline;
@@ -199,7 +199,10 @@ impl Transport for PciModern {
 
     fn read_config(&self, offset: u64, width: u8) -> Result<u64> {
         match &self.structures.device {
-            Some(window) => window.read_field(offset, width, ByteOrder::Little),
+            Some(window) => {
+                let value = window.read_field(offset, width, ByteOrder::Little)?;
+                believe_field(value, width, || self.pci.present())
+            }
             None => Err(Error::ConfigOutOfRange { offset, width: width.into(), len: 0 }),
         }
     }

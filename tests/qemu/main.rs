@@ -3,6 +3,9 @@
 
 mod block;
 mod common;
+mod endian;
+mod faults;
+mod interrupts;
 mod machines;
 mod protocol;
 mod random;
