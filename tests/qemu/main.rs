@@ -10,4 +10,5 @@ mod machines;
 mod protocol;
 mod random;
 mod rings;
+mod streams;
 mod table;
