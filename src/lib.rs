@@ -66,7 +66,7 @@
 #![no_std]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(
-    not(feature = "soft"),
+    not(all(feature = "soft", feature = "qtest")),
     allow(
         rustdoc::broken_intra_doc_links,
         reason = "this page links to all that the default features bring"

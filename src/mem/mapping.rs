@@ -141,6 +141,7 @@ pub(super) fn round_up(len: usize, page_size: usize) -> Result<usize> {
 }
 
 /// Length of a machine's RAM file, which is sealed against shrinking where it can be.
+#[cfg(all(feature = "qtest", not(loom)))]
 pub(super) fn ram_file_len(file: BorrowedFd<'_>) -> Result<usize> {
     if let Ok(seals) = rustix::fs::fcntl_get_seals(file)
         && !seals.contains(SealFlags::SHRINK)

@@ -184,6 +184,7 @@ impl DmaRegion {
 
     /// The RAM file of a machine under test, as a whole. Its shrinking is sealed where that can be; a regular file
     /// cannot be sealed, and whoever cuts it ends this process by SIGBUS.
+    #[cfg(all(feature = "qtest", not(loom)))]
     pub(super) fn over_ram_file(file: OwnedFd) -> Result<Arc<Self>> {
         let len = mapping::ram_file_len(file.as_fd())?;
         refuse_empty(len)?;
@@ -193,6 +194,7 @@ impl DmaRegion {
     }
 
     /// A region over `len` bytes of this one from `offset` on, a multiple of the page size. `owner` keeps the whole.
+    #[cfg(all(feature = "qtest", not(loom)))]
     pub(super) fn part(
         self: &Arc<Self>,
         offset: usize,

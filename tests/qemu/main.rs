@@ -1,7 +1,8 @@
 //! Devices of QEMU machines: what other hands made, behind every register interface.
-#![cfg(feature = "qtest")]
+#![cfg(all(feature = "qtest", not(loom)))]
 
 mod block;
+mod cells;
 mod common;
 mod endian;
 mod faults;
@@ -11,4 +12,3 @@ mod protocol;
 mod random;
 mod rings;
 mod streams;
-mod table;

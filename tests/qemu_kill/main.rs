@@ -1,6 +1,6 @@
 //! Machines that are killed or stopped at random moments under load. A program of its own, one test at a time: it
 //! counts descriptors, threads and memory of the process.
-#![cfg(feature = "qtest")]
+#![cfg(all(feature = "qtest", not(loom)))]
 
 #[path = "../qemu/common.rs"]
 mod common;

@@ -70,6 +70,15 @@ struct State {
     answers: VecDeque<Line>,
 }
 
+/// What has become of interrupt lines.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Lines {
+    /// Whether one went up since the last look.
+    pub(super) raised: bool,
+    /// Whether one is up now.
+    pub(super) up: bool,
+}
+
 impl Link {
     /// Connects, and asks for the byte order of its processor, `little` or `big`: a machine serves one connection, and keeps others waiting.
     ///
@@ -145,31 +154,20 @@ impl Link {
         }
     }
 
-    /// Takes what has come without a question, unless somebody is asking and takes it anyway.
-    pub(super) fn attend(&self) {
+    /// Takes what has come without a question, and tells of the interrupt lines that count. `None` while somebody asks,
+    /// who takes it anyway.
+    pub(super) fn attend(&self, counts: impl Fn(u32) -> bool) -> Option<Lines> {
         let mut state = match self.state.try_lock() {
             Ok(state) => state,
             Err(TryLockError::Poisoned(state)) => state.into_inner(),
-            Err(TryLockError::WouldBlock) => return,
+            Err(TryLockError::WouldBlock) => return None,
         };
         if let Err(error) = state.receive() {
             log::debug!("a machine without a question: {error}");
         }
         self.note(&state);
-    }
-
-    /// The interrupt lines that went up since the last call.
-    pub(super) fn take_raised(&self) -> BTreeSet<u32> {
-        match self.state.try_lock() {
-            Ok(mut state) => core::mem::take(&mut state.raised),
-            Err(TryLockError::Poisoned(state)) => core::mem::take(&mut state.into_inner().raised),
-            Err(TryLockError::WouldBlock) => BTreeSet::new(),
-        }
-    }
-
-    /// Whether an interrupt line that `counts` is up now.
-    pub(super) fn any_up(&self, counts: impl Fn(u32) -> bool) -> bool {
-        self.lock().up.iter().any(|line| counts(*line))
+        let raised = core::mem::take(&mut state.raised).into_iter().any(&counts);
+        Some(Lines { raised, up: state.up.iter().any(|line| counts(*line)) })
     }
 
     /// Whether the connection has ended.

@@ -101,7 +101,8 @@ impl Machine {
     ///
     /// [`Error::NotFound`] where nobody listens, [`Error::DeviceBusy`] where the machine does not answer in time,
     /// because somebody else has its connection or it is stopped; [`Error::Misuse`] for a kind of machine that is not
-    /// known or does not fit; else as [`RamFile::open`] says.
+    /// known or does not fit; [`Error::Os`] for a RAM file that cannot be opened, [`Error::MemoryLimit`] for one that
+    /// is too small.
     pub fn connect(options: &MachineOptions) -> Result<Arc<Self>> {
         let socket = options.socket.canonicalize().unwrap_or_else(|_| options.socket.clone());
         let entry = entry(socket);

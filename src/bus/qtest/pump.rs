@@ -58,6 +58,8 @@ struct State {
     intercepted: bool,
     /// Whether it did: until a line was told of, whoever waits for one is woken all the time.
     heard: bool,
+    /// Whether a device was served since the lines were last seen to be down.
+    served: bool,
     /// Whether everybody was told of the connection's end.
     told: bool,
 }
@@ -140,15 +142,10 @@ impl Shared {
         Ok(())
     }
 
-    /// A device of the line `number` was served. Where a line is up still it is another device's, which came while
-    /// it was up, and was not told of.
-    pub(super) fn served(&self, number: u64) -> Result<()> {
-        if !self.link.any_up(|line| line != TIMER) {
-            return Ok(());
-        }
-        let state = self.lock();
-        let others = state.lines.iter().filter(|(line, _)| *line != number);
-        others.filter_map(|(_, event)| event.upgrade()).try_for_each(|event| event.signal())
+    /// A device with a line was served. Where a line is still up there is more to do, of this device or of another one:
+    /// of a line that stays up nothing is told.
+    pub(super) fn served(&self) {
+        self.lock().served = true;
     }
 
     /// The machine's thread.
@@ -179,9 +176,12 @@ impl Shared {
 
     /// One look.
     fn step(&self) -> Step {
-        self.link.attend();
-        let raised = self.link.take_raised().into_iter().any(|line| line != TIMER);
+        let lines = self.link.attend(|line| line != TIMER);
         let mut state = self.lock();
+        // A line that was seen up before the service costs a look for nothing; one that went up later is told of.
+        let again = state.served && lines.is_some_and(|lines| lines.up);
+        state.served &= lines.is_none();
+        let raised = again || lines.is_some_and(|lines| lines.raised);
         state.heard |= raised;
         state.vectors.retain(|(_, event)| event.upgrade().is_some());
         state.lines.retain(|(_, event)| event.upgrade().is_some());
