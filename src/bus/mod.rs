@@ -25,6 +25,8 @@ mod doorbell;
 #[cfg(feature = "vhost-user")]
 pub(crate) mod peer;
 #[cfg(feature = "qtest")]
+pub(crate) mod peer;
+#[cfg(feature = "qtest")]
 pub mod qtest;
 
 pub use doorbell::Doorbell;

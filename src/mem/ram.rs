@@ -69,9 +69,10 @@ impl RamFile {
         }
         let whole = DmaRegion::over_ram_file(file)?;
         let mut spans = Spans::new(whole.len().min(LAST));
-        if spans.take(0, FIRST, 1).is_none() {
+        let reserved = FIRST.saturating_add(whole.page_size());
+        if spans.take(0, reserved, 1).is_none() {
             return Err(Error::MemoryLimit {
-                needed: bytes(FIRST),
+                needed: bytes(reserved),
                 have: bytes(whole.len()),
                 limit: "the machine's RAM: give it some megabytes",
             });
@@ -83,6 +84,12 @@ impl RamFile {
 
     fn spans(&self) -> MutexGuard<'_, Spans> {
         self.spans.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The page that interrupt messages are written to: the same for whoever asks, and never handed out, since a
+    /// device that was given up may still send some.
+    pub(crate) fn messages(&self) -> Result<Arc<DmaRegion>> {
+        self.whole.part(FIRST, self.whole.page_size(), Box::new(()))
     }
 
     /// Cuts out `len` bytes, rounded up to whole pages, all zero. [`Error::MemoryLimit`] where there is no room.
@@ -132,7 +139,7 @@ mod tests {
         let (a, b) = (ram.cut(page + 1).unwrap(), ram.cut(1).unwrap());
         assert_eq!((a.len(), b.len()), (2 * page, page));
         let (at, other) = (ram.offset_of(&a).unwrap(), ram.offset_of(&b).unwrap());
-        assert!(at >= 1 << 20 && other >= at + 2 * page as u64 && at.is_multiple_of(page as u64));
+        assert!(at > 1 << 20 && other >= at + 2 * page as u64 && at.is_multiple_of(page as u64));
         assert_eq!((a.fd_offset(), a.load::<u64>(0).unwrap()), (at, 0));
         a.write(3, b"shared").unwrap();
         let bytes = std::fs::read(&path).unwrap();
@@ -143,7 +150,7 @@ mod tests {
 
     #[test]
     fn a_part_is_handed_out_again_when_it_is_gone_and_the_file_is_mapped_once() {
-        let (path, ram) = file((1 << 20) + 4 * base_page_size());
+        let (path, ram) = file((1 << 20) + 5 * base_page_size());
         let all = ram.cut(4 * base_page_size()).unwrap();
         let again = RamFile::open(&path).unwrap();
         assert!(Arc::ptr_eq(&ram, &again));

@@ -13,14 +13,14 @@ use std::thread;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::sockopt::socket_peercred;
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with,
 };
-use rustix::process::{Pid, PidfdFlags, getpid, pidfd_open};
+use rustix::process::{Pid, getpid};
 
 use super::wire::{Line, Transcript, number};
-use crate::event::{Deadline, wait_readable};
+use crate::bus::peer::Peer;
+use crate::event::Deadline;
 use crate::sync::{Mutex, MutexGuard};
 use crate::{Error, Result};
 
@@ -47,7 +47,7 @@ pub(super) struct Link {
     /// Whether the connection has ended, for those who do not want to wait for the lock.
     ended: AtomicBool,
     /// The process at the other end, where the kernel tells.
-    peer: Option<OwnedFd>,
+    peer: Option<Peer>,
     owner: Pid,
 }
 
@@ -86,7 +86,8 @@ impl Link {
     pub(super) fn connect(path: &Path, timeout: Duration) -> Result<(Self, String)> {
         let deadline = Deadline::after(timeout);
         let socket = reach(path, deadline)?;
-        let peer = socket_peercred(&socket).ok().map(|peer| peer.pid);
+        // Before the first answer: who answers then is alive, so that its number is nobody else's yet.
+        let peer = Peer::of(&socket);
         let state = State {
             socket,
             input: Vec::new(),
@@ -98,10 +99,8 @@ impl Link {
             raised: BTreeSet::new(),
             answers: VecDeque::new(),
         };
-        let own = getpid();
-        // Opened before the first answer: who answers then is alive, so that its number is nobody else's yet.
-        let peer = peer.filter(|pid| *pid != own).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
-        let link = Self { state: Mutex::new(state), ended: AtomicBool::new(false), peer, owner: own };
+        let owner = getpid();
+        let link = Self { state: Mutex::new(state), ended: AtomicBool::new(false), peer, owner };
         match link.ask("endianness", deadline.left().unwrap_or(timeout)) {
             Err(Error::Timeout { .. }) => Err(busy(path)),
             outcome => outcome.map(|order| (link, order)),
@@ -183,8 +182,7 @@ impl Link {
     /// Waits until the machine's process is dead, at most until `deadline`; `false` then, and where the kernel did
     /// not tell which process it is.
     pub(super) fn dead(&self, deadline: Deadline) -> bool {
-        let Some(peer) = &self.peer else { return false };
-        matches!(wait_readable(peer, deadline), Ok(true))
+        self.peer.as_ref().is_some_and(|peer| matches!(peer.wait_dead(deadline), Ok(true)))
     }
 }
 
@@ -270,8 +268,12 @@ impl State {
                 }
             }
             self.ended()?;
-            self.wait(deadline)?;
+            let waited = self.wait(deadline);
             self.receive()?;
+            // What came while nobody let us run came in time.
+            if self.answers.is_empty() && self.end.is_none() {
+                waited?;
+            }
         }
     }
 

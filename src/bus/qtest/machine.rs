@@ -73,6 +73,8 @@ struct Books {
     /// First free address of memory space and of I/O space.
     next: [Option<u64>; 2],
     routed: bool,
+    /// Whether devices of whoever had the machine before were stopped.
+    taken_over: bool,
 }
 
 /// Machines of this process, by their sockets.
@@ -268,6 +270,21 @@ impl Machine {
             Ok(())
         })?;
         self.shared.add_line()
+    }
+
+    /// Before the first device of a connection is used: what others have left running may still write to the memory
+    /// that is about to be cut for it, and is stopped.
+    pub(super) fn take_over(self: &Arc<Self>) -> Result<()> {
+        // Kept locked: nobody uses a device before all are stopped.
+        let mut books = self.books();
+        if books.taken_over {
+            return Ok(());
+        }
+        for seat in self.seats() {
+            self.disarm(seat)?;
+        }
+        books.taken_over = true;
+        Ok(())
     }
 
     /// Routes PCI's interrupt lines to the interrupt controller, as firmware would.

@@ -39,8 +39,17 @@ impl Machine {
         Ok((id != 0).then_some(DeviceType(id)))
     }
 
+    /// Resets the device in the slot at `base`, if there is one, so that it does not reach memory.
+    pub(super) fn disarm_slot(self: &Arc<Self>, base: u64) -> Result<()> {
+        if self.probe_slot(base)?.is_some() {
+            self.slot_registers(base).write32(mmio::STATUS, 0)?;
+        }
+        Ok(())
+    }
+
     /// Takes the slot at `base`.
     pub(super) fn slot(self: &Arc<Self>, base: u64, address: &str) -> Result<Slot> {
+        self.take_over()?;
         let claim = self.claim(&alloc::format!("mmio {base:#x}"))?;
         Ok(Slot {
             address: address.into(),

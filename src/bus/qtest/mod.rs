@@ -16,6 +16,9 @@
 //! map the file to write it, and whoever shortens it ends both processes. All but the first MiB of the RAM, up to
 //! 2 GiB, is for devices: nothing else may run in the machine.
 //!
+//! With the first device that is opened the machine is taken over: all its virtio devices are kept from reaching memory
+//! until they are opened themselves.
+//!
 //! A machine serves one connection. Within a process all handles share it ([`Machine::connect`]); another process
 //! finds the machine busy.
 #![cfg(not(loom))]
@@ -107,6 +110,18 @@ impl Machine {
         let slots = (0..layout.slots.count)
             .map(|k| Seat::Mmio(layout.slots.first.saturating_add(k.saturating_mul(layout.slots.stride))));
         functions.chain(slots).collect()
+    }
+
+    /// Keeps the device there, if there is one, from reaching memory.
+    fn disarm(self: &Arc<Self>, seat: Seat) -> Result<()> {
+        match seat {
+            Seat::Pci { device, function: 0 } => {
+                let functions = if self.many_functions(device)? { 8 } else { 1 };
+                (0..functions).try_for_each(|function| self.disarm_function(Slot { device, function }))
+            }
+            Seat::Pci { device, function } => self.disarm_function(Slot { device, function }),
+            Seat::Mmio(base) => self.disarm_slot(base),
+        }
     }
 
     fn probe(self: &Arc<Self>, seat: Seat) -> Result<Option<DeviceType>> {

@@ -77,8 +77,19 @@ impl Machine {
         Ok(space.read16(config::VENDOR_ID)? != u16::MAX && space.read8(HEADER_TYPE)? & 0x80 != 0)
     }
 
+    /// Keeps the function, if it is a virtio device's, from reaching memory.
+    pub(super) fn disarm_function(self: &Arc<Self>, slot: Slot) -> Result<()> {
+        if self.probe_function(slot)?.is_some() {
+            let space = self.config(slot);
+            let before = space.read16(config::COMMAND)?;
+            space.write16(config::COMMAND, before & !command::MASTER)?;
+        }
+        Ok(())
+    }
+
     /// Takes a function: its BARs are sized, placed and switched on.
     pub(super) fn function(self: &Arc<Self>, slot: Slot, address: &str) -> Result<Function> {
+        self.take_over()?;
         let claim = self.claim(&alloc::format!("pci {:02x}.{:x}", slot.device, slot.function))?;
         let space = self.config(slot);
         if space.read16(config::VENDOR_ID)? == u16::MAX {
@@ -120,14 +131,19 @@ impl Machine {
             // An I/O BAR may decode 16 bits only.
             let size = if io { size & 0xFFFF } else { size };
             if mask == 0 || size == 0 {
+                // None, or one of 4 GiB and more, which finds no room.
+                space.write32(at, 0)?;
                 bars.push(None);
-                continue;
+            } else {
+                let place = self.place_bar(slot, index, size, io)?;
+                space.write32(at, place as u32)?;
+                let (kind, place) = if io {
+                    (BarKind::Io, Place::Ports(place))
+                } else {
+                    (BarKind::Memory, Place::Memory(place))
+                };
+                bars.push(Some((kind, Registers { machine: Arc::clone(self), place, size })));
             }
-            let place = self.place_bar(slot, index, size, io)?;
-            space.write32(at, place as u32)?;
-            let (kind, place) =
-                if io { (BarKind::Io, Place::Ports(place)) } else { (BarKind::Memory, Place::Memory(place)) };
-            bars.push(Some((kind, Registers { machine: Arc::clone(self), place, size })));
             if wide && bars.len() < usize::from(config::BARS) {
                 space.write32(at + 4, 0)?;
                 bars.push(None);

@@ -29,7 +29,7 @@ const LONG: Duration = Duration::from_micros(500);
 const QUIET: u32 = 200;
 /// Pause while nobody wants interrupts but lines are told of: they must be taken, or the machine would stop to wait.
 const IDLE: Duration = Duration::from_millis(20);
-/// Words for MSI-X messages: a page.
+/// Words for MSI-X messages: as many as the smallest page has.
 const WORDS: usize = 1024;
 /// What an interrupt message writes.
 pub(super) const MESSAGE: u32 = 1;
@@ -90,7 +90,7 @@ impl Shared {
         let words = match &state.words {
             Some(words) => Arc::clone(words),
             None => {
-                let words = ram.cut(WORDS * size_of::<u32>())?;
+                let words = ram.messages()?;
                 state.words = Some(Arc::clone(&words));
                 words
             }
