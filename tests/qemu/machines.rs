@@ -1,16 +1,18 @@
 //! One machine, many handles: finding, sharing, and who may have what.
 
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use virtio::Error;
 use virtio::bus::qtest::{Machine, MachineOptions};
 use virtio::drivers::{Block, BlockOptions, Entropy};
+use virtio::event::Deadline;
 use virtio::find::find_in;
 use virtio::spec::DeviceType;
 use virtio::testing::{Kind, Qemu};
 
-use crate::common::{SOON, WAYS};
+use crate::common::{SOON, WAYS, Way};
 
 #[test]
 fn find_tells_all_devices_of_a_machine_with_addresses_that_open() {
@@ -119,9 +121,9 @@ fn handles_share_one_connection_and_the_last_one_ends_it() {
     assert!(matches!(Machine::connect(&other), Err(Error::Misuse { .. })));
     drop((one, two));
     let mut raw = UnixStream::connect(qemu.dir().join("qtest")).unwrap();
-    std::io::Write::write_all(&mut raw, b"endianness\n").unwrap();
+    raw.write_all(b"endianness\n").unwrap();
     let mut answer = [0; 10];
-    std::io::Read::read_exact(&mut raw, &mut answer).unwrap();
+    raw.read_exact(&mut answer).unwrap();
     assert_eq!(&answer, b"OK little\n");
 }
 
@@ -172,4 +174,57 @@ fn a_machine_leaves_neither_process_nor_files() {
     assert!(dir.join("ram").exists() && std::path::Path::new(&format!("/proc/{pid}")).exists());
     drop(qemu);
     assert!(!dir.exists() && !std::path::Path::new(&format!("/proc/{pid}")).exists());
+}
+
+#[test]
+fn v16_a_qemu_that_exits_is_known_to_be_dead_and_shows_its_words() {
+    let qemu = Qemu::builder(Kind::Pc).start().unwrap();
+    let machine = Machine::connect(&options(&qemu, SOON)).unwrap();
+    assert!(!machine.dead(Deadline::after(Duration::ZERO)));
+    qemu.check().unwrap();
+    // It exits by itself: the answer to `quit` comes before.
+    qemu.qmp().execute("quit", "{}").unwrap();
+    let start = std::time::Instant::now();
+    while machine.command("readb 0x100000").is_ok() {
+        assert!(start.elapsed() < SOON);
+    }
+    assert_eq!(machine.command("readb 0x100000"), Err(Error::Disconnected { partial: 0 }));
+    assert!(machine.transcript().contains("> readb 0x100000"), "{}", machine.transcript());
+    assert!(machine.dead(Deadline::after(SOON)));
+    let error = virtio::open(&qemu.pci(4)).unwrap_err();
+    assert!(matches!(error.kind(), Error::NotFound { .. }), "{error}");
+    let error = qemu.check().unwrap_err();
+    assert!(error.to_string().contains("exit status: 0"), "{error}");
+    assert!(matches!(qemu.stop(), Err(Error::Protocol { .. })));
+}
+
+/// Has commands done over a connection of their own, as another process would.
+fn elsewhere(qemu: &Qemu, commands: &[&str]) {
+    let mut socket = UnixStream::connect(qemu.dir().join("qtest")).unwrap();
+    let mut lines = BufReader::new(socket.try_clone().unwrap()).lines();
+    for command in commands {
+        writeln!(socket, "{command}").unwrap();
+        assert!(lines.next().unwrap().unwrap().starts_with("OK"), "{command}");
+    }
+}
+
+#[test]
+fn what_others_left_running_is_stopped_before_a_device_is_used() {
+    let two = |way: Way| {
+        let builder = way.builder().args(["-object", "rng-builtin,id=r"]);
+        let builder = builder.device(way.device("rng", 0, "rng=r")).device(way.device("rng", 1, "rng=r"));
+        builder.start().unwrap()
+    };
+    let qemu = two(Way::Modern);
+    elsewhere(&qemu, &["outl 0xcf8 0x80002004", "outw 0xcfc 0x7"]);
+    let _entropy = Entropy::open(&Way::Modern.address(&qemu, 1), SOON).unwrap();
+    let machine = Machine::connect(&options(&qemu, SOON)).unwrap();
+    machine.command("outl 0xcf8 0x80002004").unwrap();
+    assert_eq!(machine.command("inw 0xcfc").unwrap(), "0x0003", "no bus master any more");
+
+    let qemu = two(Way::Mmio);
+    elsewhere(&qemu, &["writel 0xfeb02e70 0x1", "writel 0xfeb02e70 0x3"]);
+    let _entropy = Entropy::open(&Way::Mmio.address(&qemu, 1), SOON).unwrap();
+    let machine = Machine::connect(&options(&qemu, SOON)).unwrap();
+    assert_eq!(machine.command("readl 0xfeb02e70").unwrap(), "0x0000000000000000", "reset");
 }

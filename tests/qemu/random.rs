@@ -1,6 +1,7 @@
 //! Random operations on a block device, and the same on plain memory.
 
 use virtio::drivers::{Block, BlockOptions};
+use virtio::testing::{Kind, Qemu};
 
 use crate::common::{Random, SOON, Way};
 
@@ -8,15 +9,12 @@ const DISK: usize = 4 << 20;
 const LONGEST: u64 = 192;
 
 /// 2,000 operations; then the file and every byte that was read are what they should be.
-fn operations(way: Way, seed: u64) {
-    let event_idx = if seed.is_multiple_of(2) { "on" } else { "off" };
-    let device = format!("drive=d,num-queues=2,event_idx={event_idx}");
-    let qemu = way.builder().disk("d", DISK as u64).device(way.device("blk", 0, &device)).start().unwrap();
+fn operate(qemu: &Qemu, address: &str, seed: u64) {
     let mut options = BlockOptions::default();
     options.timeout = SOON;
     options.queues = 2;
     options.chunk = 16 << 10;
-    let disk = Block::open(&way.address(&qemu, 0), options).unwrap();
+    let disk = Block::open(address, options).unwrap();
     let mut random = Random(seed);
     let mut model = vec![0u8; DISK];
     for n in 0..2000 {
@@ -42,13 +40,20 @@ fn operations(way: Way, seed: u64) {
             _ => {
                 let mut back = vec![0xEE; len];
                 disk.read(at as u64, &mut back).unwrap();
-                assert!(back == model[at..at + len], "{way:?}: operation {n}, {len} bytes at {at}");
+                assert!(back == model[at..at + len], "{address}: operation {n}, {len} bytes at {at}");
             }
         }
     }
     disk.flush().unwrap();
     disk.close().unwrap();
-    assert!(std::fs::read(qemu.dir().join("d")).unwrap() == model, "{way:?}: the file");
+    assert!(std::fs::read(qemu.dir().join("d")).unwrap() == model, "{address}: the file");
+}
+
+fn operations(way: Way, seed: u64) {
+    let event_idx = if seed.is_multiple_of(2) { "on" } else { "off" };
+    let device = format!("drive=d,num-queues=2,event_idx={event_idx}");
+    let qemu = way.builder().disk("d", DISK as u64).device(way.device("blk", 0, &device)).start().unwrap();
+    operate(&qemu, &way.address(&qemu, 0), seed);
 }
 
 #[test]
@@ -67,4 +72,19 @@ fn two_thousand_operations_over_pci_legacy() {
 fn two_thousand_operations_over_mmio() {
     operations(Way::Mmio, 5);
     operations(Way::MmioLegacy, 6);
+}
+
+#[test]
+fn two_thousand_operations_on_big_endian_machines() {
+    for (kind, sides, interface) in [
+        (Kind::G3beige, "pci,addr=0xe,disable-legacy=off,disable-modern=on", ""),
+        (Kind::G3beige, "pci,addr=0xe,disable-legacy=off,disable-modern=off", "&interface=legacy"),
+        (Kind::G3beige, "pci,addr=0xe,disable-legacy=off,disable-modern=off", "&interface=modern"),
+        (Kind::M68kVirt, "device", ""),
+    ] {
+        let device = format!("virtio-blk-{sides},drive=d,num-queues=2");
+        let qemu = Qemu::builder(kind).disk("d", DISK as u64).device(device).start().unwrap();
+        let address = qemu.mmio(0).unwrap_or_else(|_| qemu.pci(0xe) + interface);
+        operate(&qemu, &address, 7);
+    }
 }
