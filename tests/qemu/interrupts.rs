@@ -93,3 +93,46 @@ fn devices_on_one_line_hear_of_their_own() {
         });
     }
 }
+
+/// Of a line that stays up nothing is told: after a service that left a cause behind the event comes again.
+#[test]
+fn a_line_that_stays_up_after_a_service_wakes_again() {
+    use virtio::spec::mmio::{INTERRUPT_ACK, INTERRUPT_STATUS, STATUS};
+    let way = Way::Mmio;
+    let qemu = way
+        .builder()
+        .args(["-netdev", "hubport,id=n,hubid=0"])
+        .device(way.device("net", 0, "netdev=n"))
+        .start()
+        .unwrap();
+    let slot = machine(&qemu).mmio(0xfeb0_2e00, "the slot").unwrap();
+    let event = slot.enable_interrupt().unwrap();
+    let registers = slot.registers();
+    // Far enough for a change of the configuration to be told of.
+    [0, 1, 3, 11, 15].into_iter().for_each(|status| registers.write32(STATUS, status).unwrap());
+    qemu.qmp().execute("set_link", "{\"name\":\"n\",\"up\":false}").unwrap();
+    let soon = Deadline::after(SOON);
+    while registers.read32(INTERRUPT_STATUS).unwrap() == 0 {
+        assert!(!soon.passed());
+    }
+    // The line was told of by now, and told on: nothing more comes by itself.
+    let wake = || {
+        let woken = event.wait(Deadline::after(SOON)).unwrap();
+        event.drain().unwrap();
+        woken
+    };
+    assert!(wake());
+    let quiet = || !event.wait(Deadline::after(std::time::Duration::from_millis(20))).unwrap();
+    while !quiet() {
+        event.drain().unwrap();
+        assert!(!soon.passed(), "it comes for ever, though the line was told of");
+    }
+    for _ in 0..3 {
+        slot.unmask_interrupt().unwrap();
+        assert!(wake(), "the line is still up");
+    }
+    let causes = registers.read32(INTERRUPT_STATUS).unwrap();
+    registers.write32(INTERRUPT_ACK, causes).unwrap();
+    slot.unmask_interrupt().unwrap();
+    assert!(quiet(), "the line is down");
+}
