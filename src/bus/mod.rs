@@ -22,9 +22,7 @@ use crate::event::{Deadline, EventFd};
 use crate::mem::dma::DmaMapper;
 
 mod doorbell;
-#[cfg(feature = "vhost-user")]
-pub(crate) mod peer;
-#[cfg(feature = "qtest")]
+#[cfg(any(feature = "vhost-user", all(feature = "qtest", not(loom))))]
 pub(crate) mod peer;
 #[cfg(feature = "qtest")]
 pub mod qtest;
