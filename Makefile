@@ -22,6 +22,14 @@ build: ## build the library with its default features
 test: setup ## run everything but soaks, benches and sanitizers
 	@tools/run-tests test
 
+.PHONY: test-qemu
+test-qemu: setup ## devices of QEMU machines, over every register interface
+	@tools/run-tests qemu
+
+.PHONY: qemu-table
+qemu-table: setup ## QEMU's device types by register interface; print the table that docs/qemu.md keeps
+	@cargo run --quiet --example qemu_table
+
 .PHONY: test-sanitizers
 test-sanitizers: setup ## address, leak and thread sanitizers over the Rust tests
 	@tools/run-tests sanitizers

@@ -1,14 +1,21 @@
-//! Which devices are on this machine: a listing of sysfs, which needs no privileges and opens no device.
+//! Which devices are there: on this machine, by a listing of sysfs, which needs no privileges and opens no device; in
+//! a QEMU machine, by a look at its configuration space and slots.
 #![cfg(not(loom))]
 
 use alloc::borrow::ToOwned;
 use alloc::string::String;
+#[cfg(feature = "qtest")]
+use alloc::string::ToString;
 use alloc::vec::Vec;
+#[cfg(feature = "qtest")]
+use core::time::Duration;
 use std::fs;
 use std::path::Path;
 
 use crate::Result;
 use crate::address::{Address, Scheme};
+#[cfg(feature = "qtest")]
+use crate::bus::qtest::{Machine, MachineOptions, Seat};
 use crate::error::{Error, errno};
 use crate::spec::DeviceType;
 
@@ -20,7 +27,7 @@ pub struct DeviceInfo {
     pub address: Address,
     /// Its type.
     pub device_type: DeviceType,
-    /// What it is reached by: `pci`.
+    /// What it is reached by: `pci`, `mmio`.
     pub transport: &'static str,
     /// The kernel driver that has it, if any: as long as that is so, it is not to be opened.
     pub driver: Option<String>,
@@ -60,4 +67,45 @@ fn pci(function: &Path) -> Option<DeviceInfo> {
     let driver = driver.and_then(|link| Some(link.file_name()?.to_string_lossy().into_owned()));
     let place = function.file_name()?.to_str()?.to_owned();
     Some(DeviceInfo { address: Address::new(Scheme::Pci, place), device_type, transport: "pci", driver })
+}
+
+/// How the machine that a `qtest:` address names is reached; [`Error::BadAddress`] where that is not said.
+#[cfg(feature = "qtest")]
+pub(crate) fn machine_options(address: &Address) -> Result<MachineOptions> {
+    let ram = address
+        .get("ram")
+        .ok_or_else(|| address.bad("ram= is needed: the file that is the machine's RAM"))?;
+    let mut options = MachineOptions::new(address.place(), ram);
+    options.kind = address.get("machine").map(ToOwned::to_owned);
+    if let Some(timeout) = address.number("timeout")? {
+        options.timeout = Duration::from_millis(timeout);
+    }
+    Ok(options)
+}
+
+/// The devices of a QEMU machine, `qtest:SOCKET?ram=FILE`, one after the other: functions of its PCI bus 0, then its
+/// MMIO slots. The address of each is the machine's with its place. Nothing is written to a device; one may be opened
+/// while the rest is still to come.
+///
+/// [`Error::BadAddress`] for an address of another kind; else as
+/// [`Machine::connect`](crate::bus::qtest::Machine::connect).
+#[cfg(feature = "qtest")]
+pub fn find_in(address: &str) -> Result<impl Iterator<Item = Result<DeviceInfo>> + use<>> {
+    let address: Address = address.parse()?;
+    let found = devices(&address).map_err(|error| error.at(&address.to_string()))?;
+    Ok(found.map(move |found| {
+        let (seat, device_type) = found.map_err(|error| error.at(&address.to_string()))?;
+        let (key, value) = seat.param();
+        let transport = if key == "pci" { "pci" } else { "mmio" };
+        Ok(DeviceInfo { address: address.clone().with(key, value), device_type, transport, driver: None })
+    }))
+}
+
+#[cfg(feature = "qtest")]
+fn devices(address: &Address) -> Result<impl Iterator<Item = Result<(Seat, DeviceType)>> + use<>> {
+    if address.scheme() != Scheme::Qtest {
+        return Err(address.bad("only in machines at qtest: addresses there is something to find"));
+    }
+    address.check_keys(&["ram", "machine", "timeout"])?;
+    Ok(Machine::connect(&machine_options(address)?)?.devices())
 }

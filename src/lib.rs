@@ -53,7 +53,8 @@
 //! | [`drivers`] | one a device type | |
 //! | [`soft`] | software devices (feature `soft`) | |
 //! | [`address`] | device addresses as text | |
-//! | [`find`] | what is on this machine | |
+//! | [`find`] | what is on this machine, or in a QEMU machine | |
+//! | [`testing`] | QEMU machines for tests (feature `qtest`) | |
 //!
 //! # Rules that hold everywhere
 //!
@@ -65,7 +66,7 @@
 #![no_std]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(
-    not(feature = "soft"),
+    not(all(feature = "soft", feature = "qtest")),
     allow(
         rustdoc::broken_intra_doc_links,
         reason = "this page links to all that the default features bring"
@@ -101,6 +102,8 @@ mod open;
 mod python;
 #[cfg(feature = "soft")]
 pub mod soft;
+#[cfg(all(feature = "qtest", not(loom)))]
+pub mod testing;
 #[cfg(feature = "std")]
 pub mod transport;
 

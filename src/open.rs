@@ -22,7 +22,7 @@ use crate::{Error, Result};
 /// | `server` | `on`, `off` (without it) | whether to wait at the path for the back-end to connect |
 /// | `size` | such as `64M` | `block`: the size of a device whose back-end does not tell its configuration |
 ///
-/// and software devices, `soft:TYPE`, of the types `block`, `entropy`, `console` and `net`:
+/// software devices, `soft:TYPE`, of the types `block`, `entropy`, `console` and `net`:
 ///
 /// | parameter | values | meaning |
 /// |---|---|---|
@@ -40,6 +40,17 @@ use crate::{Error, Result};
 ///
 /// `soft:TYPE@NAME` opens a software device that this process made and published
 /// ([`SoftDevice::publish`](crate::soft::SoftDevice::publish)); `interface` is the one parameter that it takes.
+///
+/// and devices of a QEMU machine, `qtest:SOCKET` (see [`crate::bus::qtest`] for how it is started):
+///
+/// | parameter | values | meaning |
+/// |---|---|---|
+/// | `ram` | a file | the machine's RAM, shared |
+/// | `pci` | such as `04.0` | the device is this function of PCI bus 0 |
+/// | `mmio` | such as `0xfeb02e00` | the device is in the MMIO slot at this address |
+/// | `interface` | `modern`, `legacy` | the side of a transitional function to use; modern without it |
+/// | `machine` | `pc` (also Q35), `microvm`, `g3beige`, `m68k-virt` | where things are in the machine; the first two need not be said |
+/// | `timeout` | milliseconds, 5000 without it | longest wait for an answer of the machine |
 ///
 /// # Errors
 /// [`Error::BadAddress`]; [`Error::NotFound`] for a scheme that this version or build does not open, and for a
@@ -61,6 +72,7 @@ pub fn open_with(address: &Address, options: Options) -> Result<Device> {
     let opened = match address.scheme() {
         Scheme::Soft => software::open(address, options),
         Scheme::VhostUser => sockets::open(address, options),
+        Scheme::Qtest => machines::open(address, options),
         scheme => Err(missing(scheme)),
     };
     opened.map_err(|error| error.at(&address.to_string()))
@@ -68,8 +80,9 @@ pub fn open_with(address: &Address, options: Options) -> Result<Device> {
 
 fn missing(scheme: Scheme) -> Error {
     let name = scheme.name();
-    let why =
-        alloc::format!("{name}: devices are not opened by this version; soft: and vhost-user: ones are");
+    let why = alloc::format!(
+        "{name}: devices are not opened by this version; soft:, vhost-user: and qtest: ones are"
+    );
     Error::NotFound { why: why.into() }
 }
 
@@ -151,6 +164,66 @@ mod sockets {
             how.config.extend_from_slice(&sectors.to_le_bytes());
         }
         Device::open(VhostUser::open(address.place(), kind, how)?, options)
+    }
+}
+
+#[cfg(not(feature = "qtest"))]
+mod machines {
+    use crate::address::Address;
+    use crate::device::{Device, Options};
+    use crate::{Error, Result};
+
+    pub(super) fn open(_address: &Address, _options: Options) -> Result<Device> {
+        let why = "this build opens no devices of QEMU machines: build it with the feature `qtest`";
+        Err(Error::NotFound { why: why.into() })
+    }
+}
+
+#[cfg(feature = "qtest")]
+mod machines {
+    use alloc::string::ToString;
+
+    use crate::Result;
+    use crate::address::Address;
+    use crate::bus::qtest::{Machine, Seat};
+    use crate::device::{Device, Options};
+    use crate::find::machine_options;
+    use crate::spec::ByteOrder;
+    use crate::transport::{PciInterface, open_mmio, open_pci};
+
+    /// Which device of the machine is meant.
+    fn seat(address: &Address) -> Result<Seat> {
+        match (address.get("pci"), address.number("mmio")?) {
+            (Some(pci), None) => Seat::parse_pci(pci).ok_or_else(|| {
+                address.bad(alloc::format!("pci={pci} is no device and function, such as 04.0"))
+            }),
+            (None, Some(base)) => Ok(Seat::Mmio(base)),
+            _ => Err(address.bad("either pci= or mmio= says which device of the machine is meant")),
+        }
+    }
+
+    pub(super) fn open(address: &Address, options: Options) -> Result<Device> {
+        address.check_keys(&["ram", "pci", "mmio", "interface", "machine", "timeout"])?;
+        let seat = seat(address)?;
+        let interface = match address.get("interface") {
+            None => PciInterface::Any,
+            Some("modern") => PciInterface::Modern,
+            Some("legacy") => PciInterface::Legacy,
+            Some(_) => return Err(address.bad("interface= is modern or legacy")),
+        };
+        let machine = Machine::connect(&machine_options(address)?)?;
+        let order = if machine.big_endian() { ByteOrder::Big } else { ByteOrder::Little };
+        let name = address.to_string();
+        let transport = match seat {
+            Seat::Pci { device, function } => {
+                open_pci(machine.pci(device, function, &name)?, interface, order)?
+            }
+            Seat::Mmio(_) if interface != PciInterface::Any => {
+                return Err(address.bad("interface= chooses a side of a PCI function"));
+            }
+            Seat::Mmio(base) => open_mmio(machine.mmio(base, &name)?, order)?,
+        };
+        Device::open(transport, options)
     }
 }
 

@@ -18,12 +18,14 @@ use alloc::vec::Vec;
 use core::fmt::Debug;
 
 use crate::Result;
-use crate::event::EventFd;
+use crate::event::{Deadline, EventFd};
 use crate::mem::dma::DmaMapper;
 
 mod doorbell;
-#[cfg(feature = "vhost-user")]
+#[cfg(any(feature = "vhost-user", all(feature = "qtest", not(loom))))]
 pub(crate) mod peer;
+#[cfg(feature = "qtest")]
+pub mod qtest;
 
 pub use doorbell::Doorbell;
 
@@ -88,6 +90,15 @@ pub trait PciFunction: Send + Sync + Debug {
     fn unmask_intx(&self) -> Result<()>;
     /// How memory is made reachable for this function.
     fn dma(&self) -> Arc<dyn DmaMapper>;
+
+    /// Waits for a proof that the device has ended for good, so that nothing of it reads or writes memory any more,
+    /// at most until `deadline`. `false` where there is none: the end of a connection is not enough.
+    fn ended(&self, _deadline: Deadline) -> bool {
+        false
+    }
+
+    /// The device is not used any more: whoever comes next may have it. What the bus gave out answers as before.
+    fn release(&self) {}
 }
 
 /// An MMIO slot (VIRTIO 1.4 §4.2).
@@ -105,4 +116,13 @@ pub trait MmioSlot: Send + Sync + Debug {
     /// A shared memory region of the device, by the physical address and length that its registers told
     /// (VIRTIO 1.4 §2.10); `None` where the bus cannot reach it.
     fn shared_memory(&self, address: u64, length: u64) -> Result<Option<Arc<dyn RegisterSpace>>>;
+
+    /// Waits for a proof that the device has ended for good, so that nothing of it reads or writes memory any more,
+    /// at most until `deadline`. `false` where there is none: the end of a connection is not enough.
+    fn ended(&self, _deadline: Deadline) -> bool {
+        false
+    }
+
+    /// The device is not used any more: whoever comes next may have it. What the bus gave out answers as before.
+    fn release(&self) {}
 }

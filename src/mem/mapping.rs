@@ -140,6 +140,21 @@ pub(super) fn round_up(len: usize, page_size: usize) -> Result<usize> {
     )
 }
 
+/// Length of a machine's RAM file, which is sealed against shrinking where it can be.
+#[cfg(all(feature = "qtest", not(loom)))]
+pub(super) fn ram_file_len(file: BorrowedFd<'_>) -> Result<usize> {
+    if let Ok(seals) = rustix::fs::fcntl_get_seals(file)
+        && !seals.contains(SealFlags::SHRINK)
+        && let Err(errno) = rustix::fs::fcntl_add_seals(file, SealFlags::SHRINK)
+    {
+        log::debug!("the RAM file is not sealed against shrinking: {errno}");
+    }
+    let stat = rustix::fs::fstat(file).map_err(|e| Error::os("look at a machine's RAM file", e))?;
+    let len = usize::try_from(stat.st_size).unwrap_or(0);
+    let pages = page_size_of(file)?;
+    Ok(len - len % pages)
+}
+
 /// Checks that a caller's memory file can be written and never shrinks below `end` bytes: it is sealed here
 /// where it is not yet.
 pub(super) fn adopt(file: BorrowedFd<'_>, end: u64) -> Result<()> {

@@ -31,6 +31,8 @@ pub mod pool;
 pub(crate) mod process;
 #[cfg(feature = "std")]
 pub mod quarantine;
+#[cfg(feature = "qtest")]
+pub(crate) mod ram;
 #[cfg(feature = "std")]
 pub mod region;
 #[cfg(feature = "std")]

@@ -182,6 +182,40 @@ impl DmaRegion {
         }))
     }
 
+    /// The RAM file of a machine under test, as a whole. Its shrinking is sealed where that can be; a regular file
+    /// cannot be sealed, and whoever cuts it ends this process by SIGBUS.
+    #[cfg(all(feature = "qtest", not(loom)))]
+    pub(super) fn over_ram_file(file: OwnedFd) -> Result<Arc<Self>> {
+        let len = mapping::ram_file_len(file.as_fd())?;
+        refuse_empty(len)?;
+        let page_size = mapping::page_size_of(file.as_fd())?;
+        let mapping = Mapping::shared(file.as_fd(), 0, len, page_size)?;
+        Ok(Self::over(mapping, len, page_size, file, 0))
+    }
+
+    /// A region over `len` bytes of this one from `offset` on, a multiple of the page size. `owner` keeps the whole.
+    #[cfg(all(feature = "qtest", not(loom)))]
+    pub(super) fn part(
+        self: &Arc<Self>,
+        offset: usize,
+        len: usize,
+        owner: Box<dyn Any + Send + Sync>,
+    ) -> Result<Arc<Self>> {
+        refuse_empty(len)?;
+        let base = self.range(offset, len)?;
+        let Some(base) = NonNull::new(base).filter(|_| offset.is_multiple_of(self.page_size)) else {
+            return Err(Error::Misuse { what: "memory for a device must begin at a page" });
+        };
+        Ok(Arc::new(Self {
+            base,
+            len,
+            page_size: self.page_size,
+            fd_offset: self.fd_offset.saturating_add(bytes(offset)),
+            fd: Mutex::new(self.fd()),
+            _backing: Backing::Foreign { _owner: Box::new((Arc::clone(self), owner)) },
+        }))
+    }
+
     /// Length in bytes.
     pub fn len(&self) -> usize {
         self.len

@@ -7,7 +7,7 @@ use super::wait::poll;
 use super::window::Window;
 use super::{
     InterruptCause, Interrupts, QueueSetup, RingLayout, SharedMemory, Transport, TransportKind, barrier_for,
-    gone, reset_until,
+    believe_field, gone, or_ended, reset_until,
 };
 use crate::bus::{Doorbell, MmioSlot};
 use crate::event::Deadline;
@@ -254,11 +254,13 @@ impl Transport for Mmio {
 
     fn reset(&self, deadline: Deadline) -> Result<()> {
         *lock(&self.state) = State::default();
-        self.registers.write32(STATUS, 0)?;
-        reset_until(deadline, || match self.read(STATUS)? {
-            bits if bits as u8 == u8::MAX => Err(gone()),
-            bits => Ok(bits),
-        })
+        let reset = self.registers.write32(STATUS, 0).and_then(|()| {
+            reset_until(deadline, || match self.read(STATUS)? {
+                bits if bits as u8 == u8::MAX => Err(gone()),
+                bits => Ok(bits),
+            })
+        });
+        or_ended(reset, || self.slot.ended(deadline))
     }
 
     fn config_len(&self) -> u64 {
@@ -266,7 +268,8 @@ impl Transport for Mmio {
     }
 
     fn read_config(&self, offset: u64, width: u8) -> Result<u64> {
-        self.config.read_field(offset, width, self.order)
+        let value = self.config.read_field(offset, width, self.order)?;
+        believe_field(value, width, || self.present())
     }
 
     fn write_config(&self, offset: u64, width: u8, value: u64) -> Result<()> {
@@ -381,6 +384,10 @@ impl Transport for Mmio {
 
     fn interrupt_handled(&self) -> Result<()> {
         self.slot.unmask_interrupt()
+    }
+
+    fn close(&self) {
+        self.slot.release();
     }
 
     fn shared_memory(&self, id: u8) -> Result<Option<SharedMemory>> {

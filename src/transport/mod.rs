@@ -213,7 +213,8 @@ pub trait Transport: Send + Sync + Debug {
     /// Writes the device status; not 0, which is [`Transport::reset`] ([`crate::Error::Misuse`]).
     fn set_status(&self, status: Status) -> Result<()>;
 
-    /// Resets the device (§2.4) and waits until it reads status 0 while present.
+    /// Resets the device (§2.4) and waits until it reads status 0 while present, or until its bus has proof that the
+    /// device has ended ([`crate::bus::PciFunction::ended`]).
     ///
     /// Fails with [`crate::Error::ResetTimeout`] at the deadline and with [`crate::Error::DeviceGone`]; after
     /// both, the device may still use every piece of memory that it was given.
@@ -327,6 +328,16 @@ pub trait Transport: Send + Sync + Debug {
     fn close(&self) {}
 }
 
+/// Passes a field of the configuration on, after a look whether the device is there where a missing one reads the
+/// same: nothing but zeroes or ones (faults C2, C30).
+fn believe_field(value: u64, width: u8, present: impl FnOnce() -> Result<()>) -> Result<u64> {
+    let ones = u64::MAX.checked_shr(64u32.saturating_sub(u32::from(width).saturating_mul(8))).unwrap_or(0);
+    if value == 0 || value == ones {
+        present()?;
+    }
+    Ok(value)
+}
+
 /// Barriers that a device asks for with ORDER_PLATFORM (§6).
 fn barrier_for(accepted: Features) -> Barrier {
     if accepted.contains(Features::ORDER_PLATFORM) { Barrier::Device } else { Barrier::Cpu }
@@ -335,6 +346,14 @@ fn barrier_for(accepted: Features) -> Barrier {
 /// What a status register of all ones means (fault C2).
 fn gone() -> Error {
     Error::DeviceGone { what: "its status reads all ones" }
+}
+
+/// A reset of a device that is gone is done all the same where `ended` knows that nothing of it is left.
+fn or_ended(reset: Result<()>, ended: impl FnOnce() -> bool) -> Result<()> {
+    match reset {
+        Err(error) if matches!(error.kind(), Error::DeviceGone { .. }) && ended() => Ok(()),
+        reset => reset,
+    }
 }
 
 /// Waits until `status` gives 0, the last step of a reset (§2.4.2; faults C1, P9).

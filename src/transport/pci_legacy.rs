@@ -6,8 +6,8 @@ use super::checks::{check_features, check_size, legacy_page, lock, unavailable, 
 use super::pci::VirtioFunction;
 use super::window::Window;
 use super::{
-    InterruptCause, Interrupts, QueueSetup, RingLayout, SharedMemory, Transport, TransportKind, gone,
-    reset_until,
+    InterruptCause, Interrupts, QueueSetup, RingLayout, SharedMemory, Transport, TransportKind,
+    believe_field, gone, or_ended, reset_until,
 };
 use crate::bus::{BarKind, Doorbell, PciFunction};
 use crate::event::Deadline;
@@ -164,8 +164,11 @@ impl Transport for PciLegacy {
     }
 
     fn reset(&self, deadline: Deadline) -> Result<()> {
-        self.registers.write8(legacy::DEVICE_STATUS, 0)?;
-        reset_until(deadline, || self.status().map(|status| status.bits().into()))
+        let reset = self
+            .registers
+            .write8(legacy::DEVICE_STATUS, 0)
+            .and_then(|()| reset_until(deadline, || self.status().map(|status| status.bits().into())));
+        or_ended(reset, || self.pci.function().ended(deadline))
     }
 
     fn config_len(&self) -> u64 {
@@ -173,7 +176,8 @@ impl Transport for PciLegacy {
     }
 
     fn read_config(&self, offset: u64, width: u8) -> Result<u64> {
-        self.config().read_field(offset, width, self.order)
+        let value = self.config().read_field(offset, width, self.order)?;
+        believe_field(value, width, || self.pci.present())
     }
 
     fn write_config(&self, offset: u64, width: u8, value: u64) -> Result<()> {
@@ -262,6 +266,10 @@ impl Transport for PciLegacy {
 
     fn interrupt_handled(&self) -> Result<()> {
         self.pci.interrupt_handled()
+    }
+
+    fn close(&self) {
+        self.pci.function().release();
     }
 
     fn shared_memory(&self, _id: u8) -> Result<Option<SharedMemory>> {

@@ -8,7 +8,7 @@ use super::pci_caps::Structures;
 use super::wait::poll;
 use super::{
     InterruptCause, Interrupts, QueueSetup, RingLayout, SharedMemory, Transport, TransportKind, barrier_for,
-    gone, reset_until,
+    believe_field, gone, or_ended, reset_until,
 };
 use crate::bus::{Doorbell, PciFunction};
 use crate::event::Deadline;
@@ -185,8 +185,12 @@ impl Transport for PciModern {
 
     fn reset(&self, deadline: Deadline) -> Result<()> {
         lock(&self.state).accepted = Features::EMPTY;
-        self.structures.common.write8(common::DEVICE_STATUS, 0)?;
-        reset_until(deadline, || self.status().map(|status| status.bits().into()))
+        let reset = self
+            .structures
+            .common
+            .write8(common::DEVICE_STATUS, 0)
+            .and_then(|()| reset_until(deadline, || self.status().map(|status| status.bits().into())));
+        or_ended(reset, || self.pci.function().ended(deadline))
     }
 
     fn config_len(&self) -> u64 {
@@ -195,7 +199,10 @@ impl Transport for PciModern {
 
     fn read_config(&self, offset: u64, width: u8) -> Result<u64> {
         match &self.structures.device {
-            Some(window) => window.read_field(offset, width, ByteOrder::Little),
+            Some(window) => {
+                let value = window.read_field(offset, width, ByteOrder::Little)?;
+                believe_field(value, width, || self.pci.present())
+            }
             None => Err(Error::ConfigOutOfRange { offset, width: width.into(), len: 0 }),
         }
     }
@@ -327,6 +334,10 @@ impl Transport for PciModern {
 
     fn interrupt_handled(&self) -> Result<()> {
         self.pci.interrupt_handled()
+    }
+
+    fn close(&self) {
+        self.pci.function().release();
     }
 
     fn shared_memory(&self, id: u8) -> Result<Option<SharedMemory>> {

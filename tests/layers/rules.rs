@@ -64,6 +64,7 @@ const UNITS: &[Unit] = &[
     unit("soft", "soft", &["spec", "error", "features", "sync", "event", "mem", "queue", "bus"]),
     unit("address", "std", &["spec", "error"]),
     unit("find", "std", &["spec", "error", "features", "event", "mem", "bus", "address"]),
+    unit("testing", "qtest", &["error", "event", "address"]),
     unit("open", "std", &["*"]),
     unit("python", "python", &["*"]),
 ];

@@ -24,7 +24,7 @@ def test_an_address_that_cannot_be_parsed_is_a_value_error(address: str) -> None
 @pytest.mark.parametrize(
     "address",
     ["soft:toaster", "pci:0000:ff:1f.7", "mmio:0xfeb00000", "uio:/dev/uio9", "vhost-user:/nowhere.sock?type=block",
-     "vdpa:/dev/vhost-vdpa-9", "qtest:/nowhere.sock?pci=04.0"],
+     "vdpa:/dev/vhost-vdpa-9", "qtest:/nowhere.sock?ram=/nowhere&pci=04.0"],
 )  # fmt: skip
 def test_an_address_with_nothing_behind_it_is_not_found(address: str) -> None:
     for opener in (virtio.open, virtio.Block, virtio.Entropy):

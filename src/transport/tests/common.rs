@@ -172,6 +172,17 @@ fn c2_c30_a_removed_device_has_no_features_and_no_queues() {
 }
 
 #[test]
+fn c2_c30_a_removed_device_has_no_configuration() {
+    for ((place, fake, transport), reads) in all().into_iter().chain(all()).zip(removed_reads()) {
+        fake.get().removed = true;
+        fake.get().removed_reads = reads;
+        for width in [1, 2, 4, 8] {
+            assert_error!(transport.read_config(0, width), Error::DeviceGone { .. }, name(place));
+        }
+    }
+}
+
+#[test]
 fn the_offered_features_are_read_by_word() {
     for (place, fake, transport) in all() {
         fake.get().features = [0x8000_0001, 0x0000_0003, 0x10, 0x8000_0000];
