@@ -125,8 +125,9 @@ impl Machine {
             })
         });
         let named = named.transpose()?;
-        let ram = RamFile::open(&options.ram)?;
+        // Nobody at the socket says more than a file that is not there either.
         let (link, order) = Link::connect(&options.socket, options.timeout)?;
+        let ram = RamFile::open(&options.ram)?;
         let big_endian = order == "big";
         if big_endian && options.kind.is_none() {
             return Err(Error::Misuse { what: "a big-endian machine: say its kind, g3beige or m68k-virt" });
