@@ -1,6 +1,8 @@
 //! A queue for the models of [`virtio::device::Shared`]: the real ring, and bells for doorbell and event.
 #![allow(dead_code, reason = "not every model uses all of it")]
 
+use std::mem::ManuallyDrop;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +14,7 @@ use virtio::mem::cell::RingMemory;
 use virtio::mem::lease::RawRange;
 use virtio::queue::{Ring, RingConfig, Token};
 use virtio::soft::DeviceRing;
+use virtio::sync::Mutex;
 
 /// Doorbell and event of a queue.
 pub(crate) struct ModelPort {
@@ -22,6 +25,37 @@ pub(crate) struct ModelPort {
 impl Port for ModelPort {
     fn ring(&self) -> Result<()> {
         self.doorbell.ring();
+        Ok(())
+    }
+
+    fn sleep(&self, _limit: Duration) -> Result<()> {
+        self.event.wait();
+        Ok(())
+    }
+
+    fn wake(&self) {
+        self.event.ring();
+    }
+
+    fn ask(&self) {}
+}
+
+/// A device that serves inside the notification, one at a time, and never asks to be left alone: without a thread of
+/// its own, it leaves the interleavings to those who share the queue.
+pub(crate) struct InlinePort {
+    device: Mutex<DeviceRing>,
+    event: Arc<Bell>,
+}
+
+impl Port for InlinePort {
+    fn ring(&self) -> Result<()> {
+        let mut device = self.device.lock().unwrap();
+        while let Some(chain) = device.pop(&()).unwrap() {
+            device.push_used(chain.head, 0);
+        }
+        if device.publish_used() {
+            self.event.ring();
+        }
         Ok(())
     }
 
@@ -66,24 +100,68 @@ impl ModelDevice {
 impl ModelDevice {
     /// Completes the chain of one token, which was made available, and announces it.
     pub(crate) fn complete(&mut self, token: Token) {
-        self.ring.push_used(token.slot(), 0);
-        if self.ring.publish_used() {
-            self.event.ring();
+        if let Some(bell) = self.give_back(token) {
+            bell.ring();
         }
+    }
+
+    /// The same, with the bell to ring for the announcement, if one is wanted.
+    pub(crate) fn give_back(&mut self, token: Token) -> Option<Arc<Bell>> {
+        self.ring.push_used(token.slot(), 0);
+        self.ring.publish_used().then(|| Arc::clone(&self.event))
     }
 }
 
-/// Both sides of a queue of `size`, flags and no EVENT_IDX.
-pub(crate) fn queue(size: u16) -> (Shared<RingLane<ModelPort>>, ModelDevice) {
+fn ends(size: u16) -> (Ring<RawRange>, DeviceRing) {
     let config = RingConfig::new(0, size);
     let memory = RingMemory::model(config.ring_bytes().unwrap(), 0);
     let mut ring = Ring::new(&memory, None, &config).unwrap();
     ring.disable_interrupts();
-    let device = DeviceRing::beside(&memory, &config).unwrap();
+    (ring, DeviceRing::beside(&memory, &config).unwrap())
+}
+
+fn share<P: Port>(ring: Ring<RawRange>, port: P) -> Shared<RingLane<P>> {
+    Shared::new(RingLane { ring, port: loom::sync::Arc::new(port) }, Duration::ZERO)
+}
+
+/// Both sides of a queue of `size`, flags and no EVENT_IDX.
+pub(crate) fn queue(size: u16) -> (Shared<RingLane<ModelPort>>, ModelDevice) {
+    let (ring, device) = ends(size);
     let (doorbell, event) = (Bell::new(), Bell::new());
-    let port = loom::sync::Arc::new(ModelPort { doorbell: doorbell.clone(), event: event.clone() });
-    let lane = RingLane { ring, port };
-    (Shared::new(lane, Duration::ZERO), ModelDevice { ring: device, doorbell, event })
+    let port = ModelPort { doorbell: doorbell.clone(), event: event.clone() };
+    (share(ring, port), ModelDevice { ring: device, doorbell, event })
+}
+
+/// The same, with a device inside the notification.
+pub(crate) fn inline(size: u16) -> Kept<Shared<RingLane<InlinePort>>> {
+    let (ring, device) = ends(size);
+    Kept::new(share(ring, InlinePort { device: Mutex::new(device), event: Bell::new() }))
+}
+
+/// What is not dropped where a model has failed: loom's own objects are gone by then, and their drops panic.
+pub(crate) struct Kept<T>(ManuallyDrop<T>);
+
+impl<T> Kept<T> {
+    pub(crate) fn new(kept: T) -> Self {
+        Self(ManuallyDrop::new(kept))
+    }
+}
+
+impl<T> Deref for Kept<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T> Drop for Kept<T> {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            // SAFETY: this is the only place that drops it, and nothing uses it afterwards.
+            unsafe { ManuallyDrop::drop(&mut self.0) };
+        }
+    }
 }
 
 /// A buffer that nothing is behind.
