@@ -1,10 +1,12 @@
 //! A software device: built, run, looked at.
 
+use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use std::env;
 
 use super::check::{BrokenMust, Checker};
 use super::core::{Core, Face, Make};
@@ -94,7 +96,7 @@ pub struct SoftDeviceBuilder {
     interface: Interface,
     run: Run,
     lies: Vec<DeviceLie>,
-    checked: bool,
+    checked: Option<bool>,
     order: ByteOrder,
     offer: Features,
     withhold: Features,
@@ -127,9 +129,13 @@ impl SoftDeviceBuilder {
     }
 
     /// Whether the driver is checked ([`Report::broken`]).
+    ///
+    /// Without a word here the driver is not checked, unless the environment has `VIRTIO_SOFT_CHECK=abort`, which is
+    /// for runs of tests: the first rule that a driver breaks then ends the process, and is named on its standard
+    /// error.
     #[must_use]
     pub fn checked(mut self, checked: bool) -> Self {
-        self.checked = checked;
+        self.checked = Some(checked);
         self
     }
 
@@ -207,10 +213,21 @@ impl SoftDeviceBuilder {
         for lie in self.lies {
             core.tell(lie)?;
         }
-        core.checker = self.checked.then(|| Box::new(Checker::new()));
         let address = self.address.unwrap_or_else(|| format!("soft:{device_type}"));
+        core.checker = checker(self.checked, &address).map(Box::new);
         let running = Running::start(Machine::new(address, dma, core, self.run)?, self.at_end)?;
         Ok(SoftDevice { running, interface: self.interface })
+    }
+}
+
+/// Who checks the driver of a device for which this was asked, if anybody does.
+fn checker(asked: Option<bool>, address: &str) -> Option<Checker> {
+    match asked {
+        Some(true) => Some(Checker::new()),
+        None if env::var_os("VIRTIO_SOFT_CHECK").is_some_and(|value| value == "abort") => {
+            Some(Checker::strict(address.to_owned()))
+        }
+        _ => None,
     }
 }
 
@@ -249,7 +266,7 @@ impl SoftDevice {
             interface: Interface::default(),
             run: Run::default(),
             lies: Vec::new(),
-            checked: false,
+            checked: None,
             order: ByteOrder::Little,
             offer: Features::EMPTY,
             withhold: Features::EMPTY,

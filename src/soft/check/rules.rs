@@ -1,5 +1,7 @@
 //! The rules for drivers that are checked: one row each.
 
+use core::fmt;
+
 /// A rule for drivers that the driver broke.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BrokenMust {
@@ -9,6 +11,13 @@ pub struct BrokenMust {
     pub clause: &'static str,
     /// What the driver did.
     pub what: &'static str,
+}
+
+impl fmt::Display for BrokenMust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { id, clause, what } = self;
+        write!(f, "{id} ({clause}): {what}")
+    }
 }
 
 macro_rules! rules {

@@ -14,6 +14,8 @@ use crate::soft::{Console, DeviceLie, Interface, RULES, Run, SoftDevice, SoftDev
 use crate::spec::device::console::feature as console;
 use crate::spec::pci::{cap, config};
 
+mod strict;
+
 const ACK: u32 = 1;
 const DRIVER: u32 = 2;
 const DRIVER_OK: u32 = 4;
