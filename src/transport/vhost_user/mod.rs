@@ -415,7 +415,7 @@ impl Transport for VhostUser {
 
     fn enable_interrupts(&self, vectors: u16) -> Result<Interrupts> {
         let (mut link, _) = self.0.talk()?;
-        link.calls = (0..vectors.max(1)).map(|_| EventFd::new()).collect::<Result<_>>()?;
+        link.calls = (0..vectors.max(1)).map(|_| EventFd::for_peer()).collect::<Result<_>>()?;
         Ok(Interrupts::Vectors(link.calls.clone()))
     }
 
