@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustix::fs::SealFlags;
 use virtio::Error;
-use virtio::drivers::{Block, BlockOptions, Entropy, EntropyOptions, Reconnect};
+use virtio::drivers::{Block, BlockOptions, Entropy, Reconnect};
 use virtio::spec::vhost_user::{Request, protocol};
 
 use crate::daemon::Place;
@@ -117,7 +117,7 @@ fn v21_event_idx_is_agreed_on_wherever_it_is_offered() {
         };
         assert_eq!(taken(&daemon) & 1 << 29, features & 1 << 29);
         let daemon = Daemon::honest(Offer { features, ..Offer::default() });
-        let entropy = Entropy::open(&daemon.address(), EntropyOptions::default()).unwrap();
+        let entropy = Entropy::open(&daemon.address(), LONG).unwrap();
         drop(entropy);
         assert_eq!(taken(&daemon) & 1 << 29, features & 1 << 29);
     }

@@ -462,6 +462,7 @@ impl Transport for VhostUser {
 
     fn close(&self) {
         *lock(&self.0.wire) = None;
+        self.0.endpoint.close();
         if let Ok(mut link) = self.0.link(self.0.deadline()) {
             link.control = None;
             link.rings.clear();
