@@ -11,6 +11,8 @@ mod requests;
 #[path = "../vhost_user/daemon.rs"]
 #[expect(dead_code, reason = "other tests use more of it")]
 mod daemon;
+mod ends;
+mod events;
 mod ring;
 mod script;
 mod wire;
