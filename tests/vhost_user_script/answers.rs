@@ -368,7 +368,7 @@ fn v13_p10_an_answer_that_never_comes_ends_at_the_deadline_wherever_it_is_due() 
     let offer = Offer::default();
     let before = descriptors();
     for due in answered(&offer) {
-        for part in [0, 5, 12, due.len - 1] {
+        for part in [0, 12, due.len - 1] {
             let limit = Duration::from_millis(40);
             let daemon = Daemon::start(offer.clone(), move |turn, _| match turn.at {
                 at if at < due.at => turn.honestly(),
