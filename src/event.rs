@@ -53,7 +53,8 @@ impl EventFd {
     /// Signals it. Never waits: a full counter is signalled already (fault V14). What a peer can do about that is
     /// said at [`EventFd::for_peer`].
     pub fn signal(&self) -> Result<()> {
-        if self.0.shared && (signal_for_peer(self.as_fd())? || !ready(self, PollFlags::OUT, Duration::ZERO)?) {
+        if self.0.shared && (signal_for_peer(self.as_fd())? || !ready(self, PollFlags::OUT, Duration::ZERO)?)
+        {
             return Ok(());
         }
         match rustix::io::retry_on_intr(|| rustix::io::write(&self.0.fd, &1u64.to_ne_bytes())) {

@@ -232,7 +232,8 @@ fn v7_each_message_that_is_refused_names_itself_and_the_back_end_s_code() {
     let _alone = alone();
     let offer = Offer::default();
     let mut refused = Vec::new();
-    for line in whole(&offer).into_iter().enumerate().filter(|(_, line)| line.flags & flags::NEED_REPLY != 0) {
+    for line in whole(&offer).into_iter().enumerate().filter(|(_, line)| line.flags & flags::NEED_REPLY != 0)
+    {
         let (at, line) = line;
         for code in [1, u64::MAX] {
             let lie = move |mut honest: Vec<u8>| {
@@ -267,10 +268,12 @@ fn v7_each_message_that_is_refused_names_itself_and_the_back_end_s_code() {
 fn v8_numbers_that_no_device_has_are_refused() {
     let _alone = alone();
     for queues in [0, 1 << 16, u64::MAX] {
-        let (step, error) = life(&Daemon::honest(Offer { queues, ..Offer::default() }).address(), LONG).unwrap_err();
+        let (step, error) =
+            life(&Daemon::honest(Offer { queues, ..Offer::default() }).address(), LONG).unwrap_err();
         assert!(step == Step::Open && matches!(error, Error::Protocol { .. }), "{queues} queues: {error}");
     }
-    let (step, error) = life(&Daemon::honest(Offer { slots: 0, ..Offer::default() }).address(), LONG).unwrap_err();
+    let (step, error) =
+        life(&Daemon::honest(Offer { slots: 0, ..Offer::default() }).address(), LONG).unwrap_err();
     assert!(step == Step::Open && matches!(error, Error::Protocol { .. }), "no slots: {error}");
     // Many are no fault, and nothing is made for them; one slot is enough for a life that needs one region.
     for (queues, slots) in [(65_535, u64::MAX), (257, 1 << 40)] {

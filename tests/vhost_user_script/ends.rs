@@ -57,7 +57,10 @@ fn v12_a_lost_connection_ends_each_request_once_and_keeps_the_memory() {
         }
         let held = kept().bytes;
         let closed = timely(Duration::from_millis(100), || low.device.close()).unwrap_err();
-        assert!(matches!(closed.kind(), Error::DeviceGone { .. }), "nothing proves that it is dead: {closed}");
+        assert!(
+            matches!(closed.kind(), Error::DeviceGone { .. }),
+            "nothing proves that it is dead: {closed}"
+        );
         drop(low);
         assert!(kept().bytes > held, "what the daemon may still write is kept");
         drop(daemon);

@@ -6,14 +6,16 @@
 #![allow(unsafe_code, reason = "a test counts what is allocated")]
 
 mod answers;
-mod offers;
-mod oracle;
-mod requests;
 #[path = "../vhost_user/daemon.rs"]
 #[expect(dead_code, reason = "other tests use more of it")]
 mod daemon;
 mod ends;
 mod events;
+mod living;
+mod offers;
+mod oracle;
+mod random;
+mod requests;
 mod ring;
 mod script;
 mod wire;
@@ -61,7 +63,10 @@ fn timely<T>(limit: Duration, call: impl FnOnce() -> T) -> T {
     let value = call();
     let took = start.elapsed();
     let stalled = stalled().saturating_sub(before);
-    assert!(took <= limit + SLACK + stalled, "a call with {limit:?} took {took:?}, {stalled:?} of it stalled");
+    assert!(
+        took <= limit + SLACK + stalled,
+        "a call with {limit:?} took {took:?}, {stalled:?} of it stalled"
+    );
     value
 }
 

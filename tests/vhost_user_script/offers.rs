@@ -146,6 +146,15 @@ fn back_ends_with_any_of_the_protocol_features_and_without_the_others_are_used()
         assert_eq!(heard(Request::SET_MEM_TABLE), !has(protocol::CONFIGURE_MEM_SLOTS));
         let acknowledged = daemon.heard().iter().filter(|line| line.flags & 8 != 0).count();
         assert_eq!(acknowledged != 0, has(protocol::REPLY_ACK));
+        for line in daemon.heard() {
+            let fds = match line.request {
+                Request::SET_VRING_KICK | Request::SET_VRING_CALL => 1,
+                Request::ADD_MEM_REG | Request::SET_BACKEND_REQ_FD => 1,
+                Request::SET_MEM_TABLE => line.payload.len() / 32,
+                _ => 0,
+            };
+            assert_eq!(line.fds, fds, "{line:?}");
+        }
     }
     assert_eq!(descriptors(), before);
 }

@@ -9,8 +9,8 @@ use std::time::Duration;
 use vhost::vhost_user::message::{
     BackendReq, FrontendReq, VhostTransferStateDirection, VhostTransferStatePhase, VhostUserConfig,
     VhostUserConfigFlags, VhostUserHeaderFlag, VhostUserInflight, VhostUserLog, VhostUserMemory,
-    VhostUserMemoryRegion, VhostUserShMemConfig, VhostUserSharedMsg, VhostUserSingleMemoryRegion, VhostUserU64,
-    VhostUserVringAddr, VhostUserVringAddrFlags, VhostUserVringState,
+    VhostUserMemoryRegion, VhostUserShMemConfig, VhostUserSharedMsg, VhostUserSingleMemoryRegion,
+    VhostUserU64, VhostUserVringAddr, VhostUserVringAddrFlags, VhostUserVringState,
 };
 use vhost::vhost_user::{
     Backend, BackendReqHandler, Error as VhostError, GpuBackend, Result as VhostResult,
@@ -170,7 +170,8 @@ impl VhostUserBackendReqHandlerMut for Parsed {
         files: Vec<File>,
         _postcopy: Option<bool>,
     ) -> VhostResult<Option<Vec<u64>>> {
-        let told: Vec<_> = regions.iter().zip(&files).map(|(region, file)| self.region(region, file)).collect();
+        let told: Vec<_> =
+            regions.iter().zip(&files).map(|(region, file)| self.region(region, file)).collect();
         self.note(format!("table {}", told.len()))?;
         told.into_iter().try_for_each(|told| self.note(told)).map(|()| None)
     }
@@ -189,7 +190,8 @@ impl VhostUserBackendReqHandlerMut for Parsed {
         log: u64,
     ) -> VhostResult<()> {
         assert!(flags.is_empty() && log == 0);
-        assert!(descriptor % 16 == 0 && used % 4 == 0 && available % 2 == 0 && descriptor >= 1 << 32);
+        assert!(descriptor.is_multiple_of(16) && used.is_multiple_of(4) && available.is_multiple_of(2));
+        assert!(descriptor >= 1 << 32);
         self.note(format!("ring {index} addr"))
     }
 
@@ -349,8 +351,7 @@ fn parsed(protocol: u64) -> Vec<String> {
     drop(disk);
     let end = served.join().unwrap();
     assert!(matches!(end, VhostError::Disconnected), "{end:?}");
-    let calls = std::mem::take(&mut parsed.lock().unwrap().calls);
-    calls
+    std::mem::take(&mut parsed.lock().unwrap().calls)
 }
 
 #[test]

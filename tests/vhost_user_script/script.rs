@@ -76,9 +76,7 @@ pub(crate) enum Do {
 
 /// One message, before it is answered.
 pub(crate) struct Turn<'a> {
-    /// Number of the connection, from 0.
-    pub(crate) life: usize,
-    /// Number of the message in it, from 0.
+    /// Number of the message in its connection, from 0.
     pub(crate) at: usize,
     pub(crate) heard: &'a Heard,
     /// What an honest back-end answers.
@@ -169,7 +167,8 @@ impl Daemon {
         let log = Arc::new(Mutex::new(Vec::new()));
         let peer = Peer::new(offer, Arc::clone(&log));
         let (woken, hook) = (Arc::clone(&wake), Box::new(hook));
-        let thread = std::thread::spawn(move || Thread { peer, listener, path, wake: woken, todo, hook }.run());
+        let thread =
+            std::thread::spawn(move || Thread { peer, listener, path, wake: woken, todo, hook }.run());
         Self { place, wake, tasks: Some(tasks), log, thread: Some(thread) }
     }
 
@@ -313,7 +312,7 @@ impl Thread {
             fds,
             answer: honest.as_ref().map(Vec::len),
         });
-        let turn = Turn { life: self.peer.life, at: self.peer.at, heard: &heard, honest };
+        let turn = Turn { at: self.peer.at, heard: &heard, honest };
         self.peer.at += 1;
         for step in (self.hook)(turn, &mut self.peer) {
             self.peer.act(step);
