@@ -5,11 +5,12 @@
 
 use alloc::sync::{Arc, Weak};
 use core::fmt;
+use std::io::IoSliceMut;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use rustix::io::Errno;
+use rustix::io::{Errno, ReadWriteFlags};
 
 use crate::{Error, Result};
 
@@ -17,36 +18,68 @@ use crate::{Error, Result};
 ///
 /// A signal is a hint, never a fact: what has happened is told by the ring or the register behind it.
 #[derive(Clone)]
-pub struct EventFd(Arc<OwnedFd>);
+pub struct EventFd(Arc<Inner>);
+
+struct Inner {
+    fd: OwnedFd,
+    /// Whether another process has it too, and may do with it what it likes.
+    shared: bool,
+}
 
 impl EventFd {
-    /// A new event, not signalled. Fails with the errno of eventfd(2) ([`Error::Os`]).
+    /// A new event, not signalled, for this process alone. Fails with the errno of eventfd(2) ([`Error::Os`]).
     pub fn new() -> Result<Self> {
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
-        eventfd(0, flags).map(|fd| Self(Arc::new(fd))).map_err(|e| Error::os("eventfd", e))
+        eventfd(0, flags).map(Self::from_fd).map_err(|e| Error::os("eventfd", e))
     }
 
-    /// Over a descriptor that somebody else made.
+    /// A new event, not signalled, whose descriptor goes to a process that is not to be trusted.
+    ///
+    /// Its signals go through io_submit(2) and take some three times as long as those of another, since a write waits
+    /// where the peer took O_NONBLOCK away and filled the counter (fault V20). Where a system has no asynchronous I/O
+    /// (a filter of system calls, fs.aio-max-nr used up), the counter is looked at before it is written to, and one
+    /// hole is left: a peer that fills it between the two holds up [`EventFd::signal`] until the counter is read.
+    pub fn for_peer() -> Result<Self> {
+        let event = Self::new()?;
+        let inner = Arc::into_inner(event.0).map(|inner| Inner { shared: true, ..inner });
+        inner.map(|inner| Self(Arc::new(inner))).ok_or(Error::Misuse { what: "a new event has one owner" })
+    }
+
+    /// Over a descriptor that somebody else made, and is trusted with.
     pub fn from_fd(fd: OwnedFd) -> Self {
-        Self(Arc::new(fd))
+        Self(Arc::new(Inner { fd, shared: false }))
     }
 
-    /// Signals it. Never blocks: a full counter is signalled already (faults V14).
+    /// Signals it. Never waits: a full counter is signalled already (fault V14). What a peer can do about that is
+    /// said at [`EventFd::for_peer`].
     pub fn signal(&self) -> Result<()> {
-        match rustix::io::retry_on_intr(|| rustix::io::write(&*self.0, &1u64.to_ne_bytes())) {
+        if self.0.shared && (signal_for_peer(self.as_fd())? || !ready(self, PollFlags::OUT, Duration::ZERO)?)
+        {
+            return Ok(());
+        }
+        match rustix::io::retry_on_intr(|| rustix::io::write(&self.0.fd, &1u64.to_ne_bytes())) {
             Ok(_) | Err(Errno::AGAIN) => Ok(()),
             Err(e) => Err(Error::os("signal an event", e)),
         }
     }
 
-    /// Takes the signals away; answers whether there were any. Never blocks, even where the peer that shares
-    /// the descriptor cleared O_NONBLOCK (faults V20): it asks poll first.
+    /// Takes the signals away; answers whether there were any. Never waits, also where a peer that shares the
+    /// descriptor took O_NONBLOCK away and reads it at the same time (fault V20), on Linux 5.8 and later.
     pub fn drain(&self) -> Result<bool> {
-        if !readable(self, Duration::ZERO)? {
-            return Ok(false);
-        }
         let mut count = [0u8; 8];
-        match rustix::io::retry_on_intr(|| rustix::io::read(&*self.0, &mut count)) {
+        let drained = rustix::io::retry_on_intr(|| {
+            let mut parts = [IoSliceMut::new(&mut count)];
+            // At no position: an event has none.
+            rustix::io::preadv2(&self.0.fd, &mut parts, u64::MAX, ReadWriteFlags::NOWAIT)
+        });
+        let drained = match drained {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::SPIPE) if readable(self, Duration::ZERO)? => {
+                rustix::io::retry_on_intr(|| rustix::io::read(&self.0.fd, &mut count))
+            }
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::SPIPE) => return Ok(false),
+            outcome => outcome,
+        };
+        match drained {
             Ok(_) => Ok(true),
             Err(Errno::AGAIN) => Ok(false),
             Err(e) => Err(Error::os("read an event", e)),
@@ -75,9 +108,25 @@ pub fn wait_readable(fd: &impl AsFd, deadline: Deadline) -> Result<bool> {
 const LONGEST_POLL: Duration = Duration::from_secs(3600);
 
 fn readable(fd: &impl AsFd, limit: Duration) -> Result<bool> {
+    ready(fd, PollFlags::IN, limit)
+}
+
+/// Signals an event in a way that cannot wait; `false` where there is none.
+#[cfg(feature = "vhost-user")]
+fn signal_for_peer(event: BorrowedFd<'_>) -> Result<bool> {
+    crate::bus::signal::signal(event)
+}
+
+/// Without sockets there is no peer.
+#[cfg(not(feature = "vhost-user"))]
+fn signal_for_peer(_event: BorrowedFd<'_>) -> Result<bool> {
+    Ok(false)
+}
+
+fn ready(fd: &impl AsFd, what: PollFlags, limit: Duration) -> Result<bool> {
     let limit = limit.min(LONGEST_POLL);
     let limit = Timespec { tv_sec: limit.as_secs() as i64, tv_nsec: limit.subsec_nanos().into() };
-    match poll(&mut [PollFd::new(fd, PollFlags::IN)], Some(&limit)) {
+    match poll(&mut [PollFd::new(fd, what)], Some(&limit)) {
         Ok(n) => Ok(n > 0),
         // A signal came: the caller's loop looks at its deadline and comes back.
         Err(Errno::INTR) => Ok(false),
@@ -87,7 +136,7 @@ fn readable(fd: &impl AsFd, limit: Duration) -> Result<bool> {
 
 /// An event that its waiters may drop: whoever signals it keeps no descriptor open.
 #[derive(Debug, Clone)]
-pub struct WeakEventFd(Weak<OwnedFd>);
+pub struct WeakEventFd(Weak<Inner>);
 
 impl WeakEventFd {
     /// The event, while somebody still has it.
@@ -105,13 +154,19 @@ impl EventFd {
 
 impl AsFd for EventFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.0.fd.as_fd()
+    }
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.fd, f)
     }
 }
 
 impl fmt::Debug for EventFd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "EventFd({:?})", self.0)
+        write!(f, "EventFd({:?})", self.0.fd)
     }
 }
 

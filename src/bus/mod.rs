@@ -26,6 +26,8 @@ mod doorbell;
 pub(crate) mod peer;
 #[cfg(feature = "qtest")]
 pub mod qtest;
+#[cfg(feature = "vhost-user")]
+pub(crate) mod signal;
 
 pub use doorbell::Doorbell;
 

@@ -1,10 +1,12 @@
 //! Where the back-end is met: a socket to connect to, or one to wait at.
 
 use alloc::string::String;
+use alloc::sync::Arc;
 use core::time::Duration;
 use std::os::fd::OwnedFd;
 use std::thread;
 
+use rustix::fs::FileType;
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen, socket_with,
@@ -12,6 +14,8 @@ use rustix::net::{
 
 use crate::event::{Deadline, wait_readable};
 use crate::mem::process::Process;
+use crate::sync::Mutex;
+use crate::transport::checks::lock;
 use crate::{Error, Result};
 
 /// First and longest pause between two attempts.
@@ -21,7 +25,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_m
 #[derive(Debug)]
 pub(super) struct Endpoint {
     path: String,
-    listener: Option<OwnedFd>,
+    listener: Mutex<Option<Arc<OwnedFd>>>,
     /// A fork's child must not take the path away.
     owner: Process,
 }
@@ -29,9 +33,9 @@ pub(super) struct Endpoint {
 impl Endpoint {
     /// In server mode the path is taken, also from a socket at which nobody waits any more.
     pub(super) fn new(path: &str, server: bool) -> Result<Self> {
-        let mut endpoint = Self { path: path.into(), listener: None, owner: Process::current() };
+        let endpoint = Self { path: path.into(), listener: Mutex::new(None), owner: Process::current() };
         if server {
-            endpoint.listener = Some(endpoint.serve()?);
+            *lock(&endpoint.listener) = Some(Arc::new(endpoint.serve()?));
         }
         Ok(endpoint)
     }
@@ -44,7 +48,7 @@ impl Endpoint {
         let address = self.address()?;
         let fd = fresh()?;
         match bind(&fd, &address) {
-            Err(Errno::ADDRINUSE) if connect(fresh()?, &address) == Err(Errno::CONNREFUSED) => {
+            Err(Errno::ADDRINUSE) if self.is_left_over(&address)? => {
                 rustix::fs::unlink(&self.path).map_err(|e| Error::os("take over the path of a socket", e))?;
                 bind(&fd, &address)
             }
@@ -55,17 +59,34 @@ impl Endpoint {
         Ok(fd)
     }
 
+    /// Whether a socket is at the path at which nobody waits. A connection to what is no socket is refused as well.
+    fn is_left_over(&self, address: &SocketAddrUnix) -> Result<bool> {
+        let found = rustix::fs::lstat(&self.path);
+        let socket = found.is_ok_and(|found| FileType::from_raw_mode(found.st_mode) == FileType::Socket);
+        Ok(socket && connect(fresh()?, address) == Err(Errno::CONNREFUSED))
+    }
+
+    /// Nobody is waited for any more, so that another endpoint can take the path.
+    pub(super) fn close(&self) {
+        if lock(&self.listener).take().is_some()
+            && self.owner.is_current()
+            && let Err(errno) = rustix::fs::unlink(&self.path)
+        {
+            log::debug!("{} could not be removed: {errno}", self.path);
+        }
+    }
+
     /// Connects, or waits for a connection, at most until `deadline`. A refused connection, a path that is not
     /// there yet and a full queue of connections are tried again (fault E3).
     pub(super) fn connect(&self, deadline: Deadline) -> Result<OwnedFd> {
-        let Some(listener) = &self.listener else { return self.reach(deadline) };
+        let Some(listener) = lock(&self.listener).clone() else { return self.reach(deadline) };
         loop {
-            match accept_with(listener, SocketFlags::CLOEXEC) {
+            match accept_with(&listener, SocketFlags::CLOEXEC) {
                 Ok(fd) => return Ok(fd),
                 Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => {}
                 Err(errno) => return Err(Error::os("accept a connection", errno)),
             }
-            if !wait_readable(listener, deadline)? {
+            if !wait_readable(&listener, deadline)? {
                 return Err(deadline.timeout("a back-end that connects"));
             }
         }
@@ -97,11 +118,6 @@ fn fresh() -> Result<OwnedFd> {
 
 impl Drop for Endpoint {
     fn drop(&mut self) {
-        if self.listener.is_some()
-            && self.owner.is_current()
-            && let Err(errno) = rustix::fs::unlink(&self.path)
-        {
-            log::debug!("{} could not be removed: {errno}", self.path);
-        }
+        self.close();
     }
 }

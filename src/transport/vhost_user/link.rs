@@ -168,7 +168,7 @@ impl Link {
         if let Some(ring) = self.rings.iter().find(|ring| ring.index == index) {
             return Ok(ring.kick.clone());
         }
-        let kick = EventFd::new()?;
+        let kick = EventFd::for_peer()?;
         self.rings.push(VringEnd { index, kick: kick.clone(), set: false });
         Ok(kick)
     }
@@ -182,7 +182,7 @@ impl Link {
                     what: "a queue's interrupt vector is one that was switched on",
                 })?,
                 // A back-end that rings must find an event: some end without one. Nobody waits for this one.
-                None => EventFd::new()?,
+                None => EventFd::for_peer()?,
             };
         let switch = self.offered & (1 << feature::PROTOCOL_FEATURES) != 0;
         let ring = u32::from(index);

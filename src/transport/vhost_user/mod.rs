@@ -415,7 +415,7 @@ impl Transport for VhostUser {
 
     fn enable_interrupts(&self, vectors: u16) -> Result<Interrupts> {
         let (mut link, _) = self.0.talk()?;
-        link.calls = (0..vectors.max(1)).map(|_| EventFd::new()).collect::<Result<_>>()?;
+        link.calls = (0..vectors.max(1)).map(|_| EventFd::for_peer()).collect::<Result<_>>()?;
         Ok(Interrupts::Vectors(link.calls.clone()))
     }
 
@@ -462,6 +462,7 @@ impl Transport for VhostUser {
 
     fn close(&self) {
         *lock(&self.0.wire) = None;
+        self.0.endpoint.close();
         if let Ok(mut link) = self.0.link(self.0.deadline()) {
             link.control = None;
             link.rings.clear();
