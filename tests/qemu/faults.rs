@@ -73,7 +73,7 @@ fn c3_a_head_out_of_range_ends_in_a_reset_that_recovers() {
 }
 
 /// A PC's ejection register, as its firmware's tables tell it: bus 0, then the slot.
-fn eject(machine: &Machine, slot: u8) {
+pub(crate) fn eject(machine: &Machine, slot: u8) {
     machine.command("outl 0xae10 0x0").unwrap();
     machine.command(&format!("outl 0xae08 {:#x}", 1u32 << slot)).unwrap();
 }
