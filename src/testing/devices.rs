@@ -17,22 +17,17 @@ pub(super) enum Registers {
     Slot,
 }
 
-/// Takes a `-device` argument; `number` tells it from the others. Gives the argument, with an id where one is needed
-/// to find the device again, and what it is reached by: nothing where it has no registers of virtio's own.
-pub(super) fn registers(text: String, number: usize) -> (String, Option<Registers>) {
-    let mut words = text.split(',');
-    let driver = words.next().unwrap_or_default();
-    let ours = driver.starts_with("virtio-") || driver.starts_with("vhost-");
-    if ours && driver.ends_with("-device") {
-        return (text, Some(Registers::Slot));
-    }
-    let function = ["-pci", "-pci-transitional", "-pci-non-transitional", "-vga", "-vga-gl"]
-        .iter()
-        .any(|end| driver.ends_with(end));
-    if !ours || !function {
+/// Takes a `-device` argument, of a machine with `slots` or with PCI; `number` tells it from the others. Gives the
+/// argument, with an id where one is needed to find the device again, and what it is reached by: nothing where it has no
+/// registers of virtio's own.
+pub(super) fn registers(text: String, slots: bool, number: usize) -> (String, Option<Registers>) {
+    if !text.starts_with("virtio-") && !text.starts_with("vhost-") {
         return (text, None);
     }
-    let named = words.find_map(|word| word.strip_prefix("id=")).map(ToOwned::to_owned);
+    if slots {
+        return (text, Some(Registers::Slot));
+    }
+    let named = text.split(',').skip(1).find_map(|word| word.strip_prefix("id=")).map(ToOwned::to_owned);
     match named {
         Some(id) => (text, Some(Registers::Function(id))),
         None => {
@@ -93,25 +88,25 @@ mod tests {
 
     #[test]
     fn devices_with_registers_are_told_from_those_behind_them() {
-        let of = |text: &str| {
-            let (text, registers) = registers(text.into(), 7);
-            (
-                text,
-                registers
-                    .map(|registers| if let Registers::Function(id) = registers { id } else { "-".into() }),
-            )
+        let of = |text: &str, slots| {
+            let (text, registers) = registers(text.into(), slots, 7);
+            let id = registers.map(|registers| match registers {
+                Registers::Function(id) => id,
+                Registers::Slot => "a slot".into(),
+            });
+            (text, id)
         };
         for (text, id, whole) in [
             ("virtio-blk-pci,drive=d", "device7", "virtio-blk-pci,drive=d,id=device7"),
-            ("virtio-rng-pci-non-transitional", "device7", "virtio-rng-pci-non-transitional,id=device7"),
             ("virtio-vga,id=screen,addr=3", "screen", "virtio-vga,id=screen,addr=3"),
             ("vhost-user-fs-pci,id=f", "f", "vhost-user-fs-pci,id=f"),
-            ("virtio-serial-device,id=s", "-", "virtio-serial-device,id=s"),
         ] {
-            assert_eq!(of(text), (whole.into(), Some(id.into())));
+            assert_eq!(of(text, false), (whole.into(), Some(id.into())));
         }
+        let slot = "virtio-serial-device,max_ports=2";
+        assert_eq!(of(slot, true), (slot.into(), Some("a slot".into())));
         for text in ["virtserialport,chardev=c", "scsi-hd,drive=d", "pcie-root-port,id=p", "virtconsole"] {
-            assert_eq!(of(text), (text.into(), None));
+            assert_eq!(of(text, false), (text.into(), None));
         }
     }
 }

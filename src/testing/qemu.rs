@@ -14,7 +14,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, getpid, kill_process};
 
 use super::devices::{Registers, registers};
 use super::halt;
@@ -155,7 +155,7 @@ impl Builder {
     /// an id gets one; see [`Qemu::addresses`].
     #[must_use]
     pub fn device(mut self, text: impl Into<String>) -> Self {
-        let (text, registers) = registers(text.into(), self.devices.len());
+        let (text, registers) = registers(text.into(), self.kind.slots().is_some(), self.devices.len());
         self.devices.extend(registers);
         self.args(["-device".to_owned(), text])
     }
@@ -244,7 +244,14 @@ fn failed(doing: &'static str, error: &io::Error) -> Error {
 
 /// A directory of the machine's own, removed with it. In memory where that can be: RAM and disks live there.
 #[derive(Debug)]
-struct Dir(PathBuf);
+struct Dir(PathBuf, Pid);
+
+impl Dir {
+    /// Machine and directory are those of the process that made them, not of its children.
+    fn is_ours(&self) -> bool {
+        getpid() == self.1
+    }
+}
 
 impl Dir {
     fn new() -> Result<Self> {
@@ -253,16 +260,19 @@ impl Dir {
         let name = format!("virtio-qemu-{}-{number}", std::process::id());
         let shm = Path::new("/dev/shm").join(&name);
         if fs::create_dir(&shm).is_ok() {
-            return Ok(Self(shm));
+            return Ok(Self(shm, getpid()));
         }
         let path = std::env::temp_dir().join(name);
         fs::create_dir(&path).map_err(|e| failed("make a machine's directory", &e))?;
-        Ok(Self(path))
+        Ok(Self(path, getpid()))
     }
 }
 
 impl Drop for Dir {
     fn drop(&mut self) {
+        if !self.is_ours() {
+            return;
+        }
         if let Err(error) = fs::remove_dir_all(&self.0) {
             log::warn!("{} could not be removed: {error}", self.0.display());
         }
@@ -370,8 +380,12 @@ impl Qemu {
         Error::protocol(format!("QEMU has ended ({status}); it said: {}", self.stderr().trim()))
     }
 
-    /// Kills it, by SIGKILL, and waits for its end. A second call does nothing.
+    /// Kills it, by SIGKILL, and waits for its end. A second call does nothing; [`Error::ForkedProcess`] in the child of
+    /// a fork, which also drops it without an effect.
     pub fn kill(&self) -> Result<()> {
+        if !self.dir.is_ours() {
+            return Err(Error::ForkedProcess { what: "machine" });
+        }
         let mut child = self.child();
         child.kill().and_then(|()| child.wait()).map(drop).map_err(|e| failed("kill QEMU", &e))
     }
@@ -399,6 +413,9 @@ impl Qemu {
 
 impl Drop for Qemu {
     fn drop(&mut self) {
+        if !self.dir.is_ours() {
+            return;
+        }
         if let Err(error) = self.kill() {
             log::error!("{error}");
         }

@@ -341,6 +341,25 @@ def test_a_machine_leaves_nothing_behind() -> None:
     assert descriptors() == before
 
 
+def test_a_machine_ends_with_the_program_that_forgets_it_and_not_with_its_child() -> None:
+    code = textwrap.dedent("""
+        import builtins, os, sys
+        from virtio import testing
+
+        builtins.kept = testing.qemu()
+        if (child := os.fork()) == 0:
+            sys.exit()
+        os.waitpid(child, 0)
+        builtins.kept.qmp("query-status")
+        print(builtins.kept.pid, builtins.kept.dir, os.path.exists(builtins.kept.dir))
+    """)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    pid, directory, there = done.stdout.split()
+    assert there == "True"
+    assert not Path(f"/proc/{pid}").exists() and not Path(directory).exists()
+
+
 def test_the_machine_that_docs_qemu_md_starts_by_hand(tmp_path: Path) -> None:
     text = (Path(__file__).resolve().parents[2] / "docs" / "qemu.md").read_text(encoding="utf-8")
     [commands] = re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)

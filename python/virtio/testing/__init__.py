@@ -20,6 +20,7 @@ was broken. It opens at its address any number of times, in this process only. p
 
 from __future__ import annotations
 
+import weakref
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from urllib.parse import quote
@@ -239,6 +240,8 @@ class Qemu:
 
     def __init__(self, machine: _Qemu) -> None:
         self._machine = machine
+        # An interpreter that ends drops not every object, and would leave a process behind.
+        self._end = weakref.finalize(self, machine.close)
 
     @property
     def address(self) -> str:
@@ -302,7 +305,7 @@ class Qemu:
 
     def close(self) -> None:
         """Kills QEMU, and removes its files. A second call does nothing."""
-        self._machine.close()
+        self._end()
 
     def __enter__(self) -> Qemu:
         return self

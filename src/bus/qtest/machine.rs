@@ -136,7 +136,13 @@ impl Machine {
             Some(layout) => layout,
             None => look(&link, options.timeout)?,
         };
-        let shared = Arc::new(Shared::new(link)?);
+        // Known where QEMU runs with `-accel qtest`, and refused where its clock goes by itself.
+        let still = match link.ask("clock_step 0", options.timeout) {
+            Ok(_) => true,
+            Err(Error::Protocol { .. }) if !link.ended() => false,
+            Err(error) => return Err(error),
+        };
+        let shared = Arc::new(Shared::new(link, still)?);
         let thread = {
             let shared = Arc::clone(&shared);
             let name = String::from("virtio-qtest");
