@@ -11,6 +11,7 @@ use virtio::event::Deadline;
 use virtio::find::find_in;
 use virtio::spec::DeviceType;
 use virtio::testing::{Kind, Qemu};
+use virtio::transport::TransportKind;
 
 use crate::common::{SOON, WAYS, Way};
 
@@ -36,6 +37,8 @@ fn find_tells_all_devices_of_a_machine_with_addresses_that_open() {
         let mut search = find_in(&qemu.address().to_string()).unwrap();
         assert!(search.next().unwrap().is_ok());
         let disk = Block::open(&found[0].address.to_string(), BlockOptions::default()).unwrap();
+        let modern = way.is_pci() && way != Way::Legacy;
+        assert_eq!(disk.device().transport().kind() == TransportKind::PciModern, modern, "unless it is said");
         let mut entropy = Entropy::open(&found[2].address.to_string(), SOON).unwrap();
         let mut bytes = [0; 512];
         entropy.fill(&mut bytes).unwrap();

@@ -41,10 +41,14 @@ fn each_device_of_one_machine_has_a_thread() {
         }
         let qemu = builder.start().unwrap();
         let threads = [0, 1, 2].map(|n| {
-            let disk = Block::open(&way.address(&qemu, n), options()).unwrap();
+            let address = way.address(&qemu, n);
             thread::spawn(move || {
-                work(&disk, u64::from(n) + 1, 20);
-                disk.close().unwrap();
+                // The first of them connects, all share the connection, the last one ends it.
+                for round in 0..2 {
+                    let disk = Block::open(&address, options()).unwrap();
+                    work(&disk, u64::from(n) + 1 + round, 10);
+                    disk.close().unwrap();
+                }
             })
         });
         threads.into_iter().for_each(|thread| thread.join().unwrap());

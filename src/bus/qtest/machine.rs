@@ -6,7 +6,7 @@ use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::time::Duration;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::thread::{Builder, JoinHandle};
 
 use rustix::process::{Pid, getpid};
@@ -19,6 +19,7 @@ use crate::event::Deadline;
 use crate::mem::dma::{DmaAddr, DmaLimits, DmaMapper};
 use crate::mem::ram::RamFile;
 use crate::mem::region::DmaRegion;
+use crate::sync::{Mutex, MutexGuard};
 use crate::{Error, Result};
 
 /// Longest wait for one answer, unless it is said.
