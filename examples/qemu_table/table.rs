@@ -71,8 +71,8 @@ pub(crate) struct Subject {
     pub(crate) name: &'static str,
     device_type: Option<DeviceType>,
     /// Its names for QEMU: on PCI, on MMIO.
-    pci: &'static str,
-    mmio: &'static str,
+    pub(crate) pci: &'static str,
+    pub(crate) mmio: &'static str,
     properties: &'static str,
     args: &'static [&'static str],
     /// Whether it needs a PC with PCI Express.
@@ -195,6 +195,7 @@ pub(crate) static SUBJECTS: &[Subject] = &[
     lacking("input (vhost-user)", ("vhost-user-input-pci", "vhost-user-input"), ""),
     lacking("entropy (vhost-user)", ("vhost-user-rng-pci", "vhost-user-rng"), ""),
     lacking("gpu (vhost-user)", ("vhost-user-gpu-pci", "vhost-user-gpu"), ""),
+    lacking("gpu, as VGA (vhost-user)", ("vhost-user-vga", "vhost-user-vga-device"), ""),
     lacking("socket (vhost-user)", ("vhost-user-vsock-pci", "vhost-user-vsock-device"), ""),
 ];
 
@@ -333,4 +334,25 @@ pub(crate) fn run(threads: usize) -> Vec<(&'static Subject, Vec<Outcome>)> {
     let mut rows = rows.into_inner().unwrap();
     rows.sort_by_key(|(at, ..)| *at);
     rows.into_iter().map(|(_, subject, outcomes)| (subject, outcomes)).collect()
+}
+
+/// The table as the documents keep it: its rows, then the notes that the cells refer to, both in lines.
+pub(crate) fn lines(rows: &[(&'static Subject, Vec<Outcome>)]) -> (Vec<String>, Vec<String>) {
+    let mut notes: Vec<String> = Vec::new();
+    let mut note = |why: &String| {
+        let at = notes.iter().position(|note| note == why).unwrap_or(notes.len());
+        if at == notes.len() {
+            notes.push(why.clone());
+        }
+        format!("— ({})", at + 1)
+    };
+    let rows = rows.iter().map(|(subject, outcomes)| {
+        let cells = outcomes.iter().map(|outcome| match outcome {
+            Outcome::NotGiven(why) => note(why),
+            outcome => outcome.to_string(),
+        });
+        format!("| {} | {} |", subject.name, cells.collect::<Vec<_>>().join(" | "))
+    });
+    let rows = rows.collect();
+    (rows, notes.iter().enumerate().map(|(n, note)| format!("{}. {note}", n + 1)).collect())
 }

@@ -1,5 +1,6 @@
 # Made by tools/stubs from the compiled module: change that, or the types in tools/stubs, and run it.
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias, final
 
 from typing_extensions import Buffer as AnyBuffer
@@ -15,7 +16,7 @@ _Bits: TypeAlias = Features | int | Iterable[Features | int]
 _Buffers: TypeAlias = Buffer | Iterable[Buffer]
 _Arrays: TypeAlias = AnyBuffer | tuple[AnyBuffer, ...] | list[AnyBuffer]
 
-__all__ = ["Block", "Buffer", "Device", "DeviceInfo", "Entropy", "Events", "Features", "Found", "Lie", "Pool", "Queue", "Region", "Report", "Used", "_SoftDevice", "__version__", "_answers", "_lies", "_names", "_queues", "_rules", "_tables", "_transport", "find", "open"]
+__all__ = ["Block", "Buffer", "Device", "DeviceInfo", "Entropy", "Events", "Features", "Found", "Lie", "Pool", "Queue", "Region", "Report", "Used", "_Qemu", "_SoftDevice", "__version__", "_answers", "_lies", "_names", "_queues", "_rules", "_tables", "_transport", "find", "open"]
 
 @final
 class Block:
@@ -297,7 +298,7 @@ class Features:
 
 @final
 class Found:
-    """Devices of this machine, one after the other. It can be left and taken up again."""
+    """Devices that were found, one after the other. It can be left and taken up again."""
     def __iter__(self) -> Iterator[DeviceInfo]: ...
     def __next__(self) -> DeviceInfo: ...
 
@@ -518,6 +519,63 @@ class Used:
         ...
 
 @final
+class _Qemu:
+    """A QEMU machine whose processor is halted."""
+    def __new__(
+        cls,
+        machine: str,
+        *,
+        devices: list[str],
+        disks: list[tuple[str, int]],
+        args: list[str],
+        memory: int,
+        program: str | None = None,
+    ) -> Self: ...
+    @property
+    def address(self) -> str:
+        """The address of the machine, as find() takes it."""
+        ...
+    @property
+    def addresses(self) -> list[str]:
+        """The addresses of its devices."""
+        ...
+    def check(self) -> None:
+        """Raises with its exit status and its last words where it has ended."""
+        ...
+    def close(self) -> None:
+        """Kills it, and removes its directory. A second call does nothing."""
+        ...
+    @property
+    def dir(self) -> Path:
+        """A directory of its own."""
+        ...
+    def event(self, name: str, timeout: float | None) -> str:
+        """Waits for an event of this name, and gives its data as JSON."""
+        ...
+    def execute(self, command: str, arguments: str) -> str:
+        """Has a command of its control socket executed; arguments and answer are JSON."""
+        ...
+    def kill(self) -> None:
+        """Kills it, by SIGKILL, and waits for its end."""
+        ...
+    def monitor(self, line: str) -> str:
+        """Has a line of the human monitor executed, and gives what it printed."""
+        ...
+    @property
+    def pid(self) -> int:
+        """Its process number."""
+        ...
+    def resume(self) -> None:
+        """Lets it go on, by SIGCONT."""
+        ...
+    def stderr(self) -> str:
+        """What it wrote to its standard error; "" after close()."""
+        ...
+    def stop(self) -> None:
+        """Stops it, by SIGSTOP."""
+        ...
+
+@final
 class _SoftDevice:
     """A software device that an address of this process leads to."""
     def __new__(
@@ -588,9 +646,17 @@ def _transport(device: Device) -> tuple[str, bool, int]:
     """How a device is reached: name of the register interface, whether it is a legacy one, bytes of configuration."""
     ...
 
-def find(*, type: int | None = None, transport: str | None = None, driver: str | None = None) -> Found:
-    """The devices of this machine that fit: by type, by transport ("pci"), by kernel driver. Needs no privileges and
-    opens nothing.
+def find(
+    address: str | None = None,
+    /,
+    *,
+    type: int | None = None,
+    transport: str | None = None,
+    driver: str | None = None,
+) -> Found:
+    """The devices that fit: by type, by transport ("pci", "mmio"), by kernel driver. Without an address those of this
+    machine, which needs no privileges and opens nothing; of the QEMU machine at `qtest:SOCKET?ram=FILE` those on its
+    first PCI bus and in its MMIO slots, of which none is written to.
     """
     ...
 

@@ -11,12 +11,13 @@ use alloc::vec::Vec;
 use std::fs::OpenOptions;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 
 use super::mapping::bytes;
 use super::region::DmaRegion;
 use super::spans::Spans;
 use crate::error::errno;
+use crate::sync::{Mutex, MutexGuard};
 use crate::{Error, Result};
 
 /// What lies below is not handed out: a machine's first instructions and tables, and on PCs a hole.

@@ -1,4 +1,4 @@
-//! `find()`: what is on this machine.
+//! `find()`: what is on this machine, or in a QEMU machine.
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 
 use pyo3::prelude::*;
 
-use super::of_package;
+use super::{error, of_package};
 use crate::find as rust;
 
 /// A device that was found and not opened.
@@ -50,7 +50,7 @@ impl DeviceInfo {
     }
 }
 
-/// Devices of this machine, one after the other. It can be left and taken up again.
+/// Devices that were found, one after the other. It can be left and taken up again.
 #[pyclass(frozen, module = "virtio")]
 #[derive(Debug)]
 pub(super) struct Found {
@@ -69,17 +69,25 @@ impl Found {
     }
 }
 
-/// The devices of this machine that fit: by type, by transport ("pci"), by kernel driver. Needs no privileges and
-/// opens nothing.
+/// The devices that fit: by type, by transport ("pci", "mmio"), by kernel driver. Without an address those of this
+/// machine, which needs no privileges and opens nothing; of the QEMU machine at `qtest:SOCKET?ram=FILE` those on its
+/// first PCI bus and in its MMIO slots, of which none is written to.
 #[pyfunction]
-#[pyo3(signature = (*, r#type=None, transport=None, driver=None))]
+#[pyo3(signature = (address=None, /, *, r#type=None, transport=None, driver=None))]
 pub(super) fn find(
     py: Python<'_>,
+    address: Option<&str>,
     r#type: Option<u32>,
     transport: Option<&str>,
     driver: Option<&str>,
 ) -> PyResult<Found> {
-    let found = py.detach(rust::find)?;
+    let found = match address {
+        None => py.detach(rust::find)?,
+        Some(address) => {
+            let found = py.detach(|| rust::find_in(address)?.collect::<crate::Result<Vec<_>>>());
+            found.map_err(error::opening)?
+        }
+    };
     let fits = |info: &&rust::DeviceInfo| {
         r#type.is_none_or(|wanted| wanted == info.device_type.0)
             && transport.is_none_or(|wanted| wanted == info.transport)

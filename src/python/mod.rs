@@ -17,6 +17,7 @@ mod features;
 mod find;
 mod inspect;
 mod memory;
+mod qemu;
 mod queue;
 mod testing;
 mod used;
@@ -44,6 +45,8 @@ mod _virtio {
     use crate::python::features::{Features, tables};
     #[pymodule_export]
     use crate::python::find::{DeviceInfo, Found, find};
+    #[pymodule_export]
+    use crate::python::qemu::PyQemu;
     #[pymodule_export]
     use crate::python::queue::Queue;
     #[pymodule_export]

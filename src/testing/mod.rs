@@ -13,6 +13,7 @@
 //! # Ok::<(), virtio::Error>(())
 //! ```
 
+mod devices;
 mod halt;
 pub mod json;
 mod qemu;

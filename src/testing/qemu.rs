@@ -14,8 +14,9 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, getpid, kill_process};
 
+use super::devices::{Registers, registers};
 use super::halt;
 use super::qmp::Qmp;
 use crate::address::{Address, Scheme};
@@ -49,6 +50,19 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// All kinds.
+    pub const ALL: [Self; 6] =
+        [Self::Pc, Self::Q35, Self::Microvm, Self::MicrovmLegacy, Self::G3beige, Self::M68kVirt];
+
+    /// Its name here: `pc`, `q35`, `microvm`, `microvm-legacy`, `g3beige`, `m68k-virt`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::MicrovmLegacy => "microvm-legacy",
+            Self::M68kVirt => "m68k-virt",
+            _ => self.machine(),
+        }
+    }
+
     /// The program, and the Debian package that has it.
     fn program(self) -> (&'static str, &'static str) {
         match self {
@@ -98,6 +112,7 @@ pub struct Builder {
     memory: u64,
     args: Vec<String>,
     files: Vec<(String, u64)>,
+    devices: Vec<Registers>,
 }
 
 impl Builder {
@@ -136,10 +151,13 @@ impl Builder {
         self.file(name, len).args(["-blockdev".to_owned(), node])
     }
 
-    /// A device: `-device TEXT`.
+    /// A device: `-device TEXT`, where TEXT is driver and properties, `virtio-blk-pci,drive=d`. A PCI function without
+    /// an id gets one; see [`Qemu::addresses`].
     #[must_use]
-    pub fn device(self, text: impl Into<String>) -> Self {
-        self.args(["-device".to_owned(), text.into()])
+    pub fn device(mut self, text: impl Into<String>) -> Self {
+        let (text, registers) = registers(text.into(), self.kind.slots().is_some(), self.devices.len());
+        self.devices.extend(registers);
+        self.args(["-device".to_owned(), text])
     }
 
     /// Starts the machine, and waits until it can be asked.
@@ -149,7 +167,8 @@ impl Builder {
     pub fn start(self) -> Result<Qemu> {
         let dir = Dir::new()?;
         let child = self.spawn(&dir.0)?;
-        let mut qemu = Qemu { kind: self.kind, child: Mutex::new(child), qmp: None, dir };
+        let mut qemu =
+            Qemu { kind: self.kind, child: Mutex::new(child), qmp: None, dir, devices: self.devices };
         let deadline = Deadline::after(START);
         let path = qemu.dir.0.join("qmp");
         // The qtest socket is there before: QEMU makes them in the order of its command line.
@@ -225,7 +244,14 @@ fn failed(doing: &'static str, error: &io::Error) -> Error {
 
 /// A directory of the machine's own, removed with it. In memory where that can be: RAM and disks live there.
 #[derive(Debug)]
-struct Dir(PathBuf);
+struct Dir(PathBuf, Pid);
+
+impl Dir {
+    /// Machine and directory are those of the process that made them, not of its children.
+    fn is_ours(&self) -> bool {
+        getpid() == self.1
+    }
+}
 
 impl Dir {
     fn new() -> Result<Self> {
@@ -234,16 +260,19 @@ impl Dir {
         let name = format!("virtio-qemu-{}-{number}", std::process::id());
         let shm = Path::new("/dev/shm").join(&name);
         if fs::create_dir(&shm).is_ok() {
-            return Ok(Self(shm));
+            return Ok(Self(shm, getpid()));
         }
         let path = std::env::temp_dir().join(name);
         fs::create_dir(&path).map_err(|e| failed("make a machine's directory", &e))?;
-        Ok(Self(path))
+        Ok(Self(path, getpid()))
     }
 }
 
 impl Drop for Dir {
     fn drop(&mut self) {
+        if !self.is_ours() {
+            return;
+        }
         if let Err(error) = fs::remove_dir_all(&self.0) {
             log::warn!("{} could not be removed: {error}", self.0.display());
         }
@@ -258,12 +287,13 @@ pub struct Qemu {
     /// `None` until it has started.
     qmp: Option<Qmp>,
     dir: Dir,
+    devices: Vec<Registers>,
 }
 
 impl Qemu {
     /// A machine to be made.
     pub fn builder(kind: Kind) -> Builder {
-        Builder { kind, program: None, memory: 64, args: Vec::new(), files: Vec::new() }
+        Builder { kind, program: None, memory: 64, args: Vec::new(), files: Vec::new(), devices: Vec::new() }
     }
 
     /// Its control socket.
@@ -290,6 +320,10 @@ impl Qemu {
             Some(name) => address.with("machine", name),
             None => address,
         }
+    }
+
+    pub(super) fn registers(&self) -> &[Registers] {
+        &self.devices
     }
 
     /// The address of function 0 of a device of PCI bus 0.
@@ -330,8 +364,8 @@ impl Qemu {
         }
     }
 
-    /// Why a machine that is about to end does so, if it does; else `error`.
-    fn last_words(&self, error: Error) -> Error {
+    /// Why a machine that is about to end does so, if it does; else `error`. For errors of its control socket.
+    pub fn last_words(&self, error: Error) -> Error {
         let deadline = Deadline::after(LAST_WORDS);
         while !deadline.passed() {
             if let Err(ended) = self.check() {
@@ -346,8 +380,12 @@ impl Qemu {
         Error::protocol(format!("QEMU has ended ({status}); it said: {}", self.stderr().trim()))
     }
 
-    /// Kills it, by SIGKILL, and waits for its end. A second call does nothing.
+    /// Kills it, by SIGKILL, and waits for its end. A second call does nothing; [`Error::ForkedProcess`] in the child of
+    /// a fork, which also drops it without an effect.
     pub fn kill(&self) -> Result<()> {
+        if !self.dir.is_ours() {
+            return Err(Error::ForkedProcess { what: "machine" });
+        }
         let mut child = self.child();
         child.kill().and_then(|()| child.wait()).map(drop).map_err(|e| failed("kill QEMU", &e))
     }
@@ -375,6 +413,9 @@ impl Qemu {
 
 impl Drop for Qemu {
     fn drop(&mut self) {
+        if !self.dir.is_ours() {
+            return;
+        }
         if let Err(error) = self.kill() {
             log::error!("{error}");
         }

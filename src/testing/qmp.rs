@@ -32,7 +32,8 @@ struct State {
 impl Qmp {
     pub(super) fn new(socket: UnixStream) -> Result<Self> {
         let qmp = Self(Mutex::new(State { socket, input: Vec::new(), events: VecDeque::new() }));
-        qmp.lock().message(Deadline::after(PATIENCE))?.ok_or_else(late)?;
+        let deadline = Deadline::after(PATIENCE);
+        qmp.lock().message(deadline)?.ok_or_else(|| late(deadline))?;
         qmp.execute("qmp_capabilities", "{}")?;
         Ok(qmp)
     }
@@ -50,7 +51,7 @@ impl Qmp {
         state.socket.write_all(text.as_bytes()).map_err(|_| Error::Disconnected { partial: 0 })?;
         let deadline = Deadline::after(PATIENCE);
         loop {
-            let message = state.message(deadline)?.ok_or_else(late)?;
+            let message = state.message(deadline)?.ok_or_else(|| late(deadline))?;
             if let Some(value) = message.get("return") {
                 return Ok(value.clone());
             }
@@ -85,8 +86,8 @@ impl Qmp {
     }
 }
 
-fn late() -> Error {
-    Deadline::after(PATIENCE).timeout("QEMU's control socket")
+fn late(deadline: Deadline) -> Error {
+    deadline.timeout("QEMU's control socket")
 }
 
 impl State {

@@ -73,7 +73,7 @@ fn c3_a_head_out_of_range_ends_in_a_reset_that_recovers() {
 }
 
 /// A PC's ejection register, as its firmware's tables tell it: bus 0, then the slot.
-fn eject(machine: &Machine, slot: u8) {
+pub(crate) fn eject(machine: &Machine, slot: u8) {
     machine.command("outl 0xae10 0x0").unwrap();
     machine.command(&format!("outl 0xae08 {:#x}", 1u32 << slot)).unwrap();
 }
@@ -172,5 +172,39 @@ fn c30_a_removed_device_is_gone_and_no_reset_is_believed() {
             assert!(matches!(device.status().unwrap_err().kind(), Error::DeviceGone { .. }), "{sides}");
             assert!(matches!(device.reset().unwrap_err().kind(), Error::DeviceGone { .. }), "{sides}");
         }
+    }
+}
+
+/// V17, as far as Debian's QEMU shows it: while a machine is paused its clock stands still, and with it a device that
+/// waits for its time. The wait has a limit, and what was in flight is answered when time goes on.
+#[test]
+fn v17_a_device_whose_clock_stands_still_is_late_and_loses_nothing() {
+    for way in WAYS {
+        let qemu = way
+            .builder()
+            .args(["-object", "rng-builtin,id=r"])
+            .device(way.device("rng", 0, "rng=r,max-bytes=64,period=50"))
+            .start()
+            .unwrap();
+        let device = virtio::open(&way.address(&qemu, 0)).unwrap();
+        let mut queue = set_up(&device);
+        one_request(&device, &mut queue);
+        qemu.qmp().execute("stop", "{}").unwrap();
+        let (late, start) = (Duration::from_millis(100), Instant::now());
+        let token = loop {
+            let token = queue.add([], [device.alloc(64).unwrap()]).unwrap();
+            queue.notify().unwrap();
+            match queue.get(Some(late)) {
+                Ok(used) => assert_eq!(used.token, token, "{way:?}"),
+                Err(error) => {
+                    assert!(matches!(error.kind(), Error::Timeout { .. }), "{way:?}: {error}");
+                    break token;
+                }
+            }
+            assert!(start.elapsed() < SOON, "{way:?}: it has more than its share");
+        };
+        qemu.qmp().execute("cont", "{}").unwrap();
+        assert_eq!(queue.get(Some(SOON)).unwrap().token, token, "{way:?}");
+        device.close().unwrap();
     }
 }

@@ -12,3 +12,4 @@ mod protocol;
 mod random;
 mod rings;
 mod streams;
+mod threads;

@@ -6,21 +6,32 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use virtio::bus::qtest::{Machine, MachineOptions};
 use virtio::{Error, Result};
 
 use crate::common::SOON;
 
-/// A socket at which `answers` are given, one to each command after the first two, which are those of connecting.
+/// What is answered to the commands of connecting: byte order, a look at the host bridge in two, the clock.
+const CONNECTING: [&[u8]; 3] = [b"OK little\n", b"OK\n", b"OK 0x12378086\n"];
+const ITS_OWN_CLOCK: &[u8] = b"FAIL Unknown command 'clock_step'\n";
+
+/// A socket at which answers are given.
 struct Fake {
     dir: PathBuf,
     thread: Option<JoinHandle<UnixStream>>,
 }
 
 impl Fake {
+    /// One that gives `answers`, one to each command after those of connecting.
     fn new(answers: &'static [&'static [u8]]) -> Self {
+        let answers = [&CONNECTING[..], &[ITS_OWN_CLOCK], answers].concat();
+        Self::serve(answers.len(), move |n, _| answers[n].to_vec())
+    }
+
+    /// One that gives what `answer` says to so many commands, which it numbers.
+    fn serve(count: usize, mut answer: impl FnMut(usize, &str) -> Vec<u8> + Send + 'static) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("virtio-fake-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let dir = std::env::temp_dir().join(name);
@@ -30,12 +41,10 @@ impl Fake {
         let thread = std::thread::spawn(move || {
             let (mut socket, _) = listener.accept().unwrap();
             let mut lines = BufReader::new(socket.try_clone().unwrap()).lines();
-            let connecting: [&[u8]; 3] = [b"OK little\n", b"OK\n", b"OK 0x12378086\n"];
-            for answer in connecting.iter().chain(answers) {
-                if lines.next().is_none() {
-                    break;
-                }
-                socket.write_all(answer).unwrap();
+            for n in 0..count {
+                let Some(Ok(line)) = lines.next() else { break };
+                // Who ends the connection wants no answer any more.
+                let _ = socket.write_all(&answer(n, &line));
             }
             socket
         });
@@ -139,4 +148,59 @@ fn v16_no_answer_is_a_timeout() {
     let machine = fake.connect(Duration::from_millis(100));
     assert!(matches!(machine.command("readb 0x5"), Err(Error::Timeout { .. })));
     assert_eq!(machine.command("readb 0x6").unwrap(), "0x2", "the first answer was to the first command");
+}
+
+/// A clock that stands still goes with ours, in steps that are bounded, and what is asked meanwhile has its own answers.
+#[test]
+fn v17_a_clock_that_stands_still_is_stepped_by_us() {
+    let (steps, stepped) = std::sync::mpsc::channel();
+    let fake = Fake::serve(usize::MAX, move |n, command| {
+        if let Some(answer) = CONNECTING.get(n) {
+            return answer.to_vec();
+        }
+        match command.strip_prefix("clock_step ") {
+            Some(step) => {
+                // Nobody may hear any more.
+                let _ = steps.send(Duration::from_nanos(step.parse().unwrap()));
+                b"OK 77\n".to_vec()
+            }
+            None => b"OK 0x5\n".to_vec(),
+        }
+    });
+    let start = Instant::now();
+    let machine = fake.connect(SOON);
+    assert_eq!(stepped.recv().unwrap(), Duration::ZERO, "the question whether it stands still");
+    let mut time = Duration::ZERO;
+    while time < Duration::from_millis(300) {
+        let step = stepped.recv_timeout(SOON).unwrap();
+        assert!((Duration::from_millis(1)..=Duration::from_millis(100)).contains(&step), "{step:?}");
+        time += step;
+        assert_eq!(machine.command("readb 0x5").unwrap(), "0x5");
+        assert!(time <= start.elapsed(), "it goes faster than ours");
+    }
+    assert!(!machine.transcript().contains("77"), "{}", machine.transcript());
+}
+
+/// Steps that are not answered are not piled up, and an answer that is late is nobody else's.
+#[test]
+fn v17_one_step_at_a_time_is_asked_for() {
+    let (commands, asked) = std::sync::mpsc::channel();
+    let fake = Fake::serve(usize::MAX, move |n, command| {
+        if let Some(answer) = [&CONNECTING[..], &[b"OK 0\n"]].concat().get(n) {
+            return answer.to_vec();
+        }
+        let step = command.starts_with("clock_step");
+        let _ = commands.send(step);
+        if step { Vec::new() } else { b"OK 77\nOK 0x5\n".to_vec() }
+    });
+    let machine = fake.connect(SOON);
+    assert!(asked.recv_timeout(SOON).unwrap(), "a step");
+    // Some of the thread's pauses.
+    assert!(
+        asked.recv_timeout(Duration::from_millis(100)).is_err(),
+        "another, before the first was answered"
+    );
+    assert_eq!(machine.command("readb 0x5").unwrap(), "0x5");
+    assert!(!asked.recv_timeout(SOON).unwrap());
+    assert!(asked.recv_timeout(SOON).unwrap(), "and then it goes on");
 }

@@ -64,7 +64,7 @@ fn early(case: Case) {
         assert!(rig.take().unwrap().is_none(), "added, and not published");
         let _ = rig.ring.publish();
         assert!(rig.take().unwrap().is_none());
-        assert_eq!(rig.ring.counters().early, count.into());
+        assert_eq!(rig.ring.counters().early, u64::from(count));
         assert_eq!(rig.ring.outstanding(), 1);
         rig.reset();
     }

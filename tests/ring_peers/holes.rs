@@ -33,7 +33,7 @@ fn p1_kicks_at_the_wrap_are_missed_by_the_peer_and_not_by_us() {
             unsafe { queue.add(&[&request], &mut []) }.unwrap();
         }
         let kick = queue.should_notify();
-        assert_eq!(device.serve().len(), count.into());
+        assert_eq!(device.serve().len(), usize::from(count));
         while let Some(token) = queue.peek_used() {
             // SAFETY: these are the buffers of every chain.
             unsafe { queue.pop_used(token, &[&request], &mut []) }.unwrap();

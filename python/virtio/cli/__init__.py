@@ -99,7 +99,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="store_true", help="print the version")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
 
-    ls = _command(commands, "ls", "list the devices of this machine, without privileges", "ls\nls --type block --json")
+    ls = _command(
+        commands, "ls", "list the devices of this machine, without privileges, or those of a QEMU machine",
+        "ls\nls --type block --json\nls 'qtest:/tmp/q.sock?ram=/dev/shm/ram'",
+    )
+    ls.add_argument("address", nargs="?", help="a QEMU machine, qtest:SOCKET?ram=FILE; this machine unless told")
     ls.add_argument("--type", help="devices of this type only, by name or number: block, net, 4")
     ls.add_argument("--driver", help="those only that this kernel driver has; none for those without")
     ls.set_defaults(module="ls")

@@ -26,7 +26,7 @@ def device_type(text: str) -> virtio.DeviceType:
 
 def run(args: argparse.Namespace) -> int:
     wanted = None if args.type is None else device_type(args.type)
-    found = list(virtio.find(type=wanted))
+    found = list(virtio.find(args.address, type=wanted))
     if args.driver is not None:
         driver = None if args.driver == "none" else args.driver
         found = [info for info in found if info.driver == driver]
@@ -45,6 +45,8 @@ def run(args: argparse.Namespace) -> int:
     elif found:
         cells = [[info.address, info.type.name.lower(), info.transport, info.driver or "-"] for info in found]
         table(["ADDRESS", "TYPE", "TRANSPORT", "DRIVER"], cells)
-    else:
+    elif args.address is None:
         print("no virtio device was found; virtio info soft:block shows one in software")
+    else:
+        print("no virtio device was found in that machine")
     return 0

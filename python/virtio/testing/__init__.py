@@ -1,4 +1,5 @@
-"""Software devices for the tests of drivers: no hardware, no privileges, and a device that lies where it is told to.
+"""Devices for the tests of drivers: in software, which lie where they are told to, and QEMU's. No hardware is needed, and
+no privileges.
 
 >>> import virtio
 >>> from virtio import testing
@@ -12,27 +13,33 @@ True
 
 Each device checks the driver against the rules of VIRTIO 1.4 (`RULES`); leaving the `with` raises RuleBroken if one
 was broken. It opens at its address any number of times, in this process only. pytest has fixtures for the same:
-`virtio_device`, `virtio_transport` (see `virtio.testing.plugin`).
+`virtio_device`, `virtio_transport`, `virtio_qemu` (see `virtio.testing.plugin`).
+
+`qemu()` starts a machine whose devices somebody else made.
 """
 
 from __future__ import annotations
 
+import weakref
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from urllib.parse import quote
 
-from virtio._virtio import Lie, Report, _lies, _rules, _SoftDevice
+from virtio._virtio import Lie, Report, _lies, _Qemu, _rules, _SoftDevice
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 __all__ = [
     "LIES",
+    "MACHINES",
     "RULES",
     "TRANSPORTS",
     "Device",
     "Lie",
+    "Machine",
+    "Qemu",
     "Report",
     "RuleBroken",
     "Transport",
@@ -41,12 +48,19 @@ __all__ = [
     "device",
     "entropy",
     "net",
+    "qemu",
 ]
 
 Transport: TypeAlias = Literal["pci-modern", "pci-transitional", "pci-legacy", "mmio", "mmio-legacy"]
 
 TRANSPORTS: Final[tuple[Transport, ...]] = ("pci-modern", "pci-transitional", "pci-legacy", "mmio", "mmio-legacy")
 """Register interfaces that a software device can have."""
+
+Machine: TypeAlias = Literal["pc", "q35", "microvm", "microvm-legacy", "g3beige", "m68k-virt"]
+
+MACHINES: Final[tuple[Machine, ...]] = ("pc", "q35", "microvm", "microvm-legacy", "g3beige", "m68k-virt")
+"""Machines of QEMU: PCs with PCI and PCI Express; a small PC with MMIO slots of version 2, and of version 1; a big-endian
+machine with PCI, and one with MMIO slots of version 2."""
 
 LIES: Final[dict[str, tuple[str, ...]]] = {name: tuple(fields) for name, _, fields in _lies()}
 """Every lie that a device can tell, with the names of what it takes: `Lie(name, field=value, …)`."""
@@ -217,3 +231,136 @@ def net(
 ) -> Device:
     """A network card whose cable leads back to itself."""
     return device("net", transport=transport, run=run, lies=lies, checked=checked, **parameters)
+
+
+class Qemu:
+    """A QEMU machine whose processor is halted, so that this process drives its devices; qemu() starts it. Leaving its
+    `with` kills it. An exception that leaves the `with` after QEMU has ended carries what QEMU said as a note.
+    """
+
+    def __init__(self, machine: _Qemu) -> None:
+        self._machine = machine
+        # An interpreter that ends drops not every object, and would leave a process behind.
+        self._end = weakref.finalize(self, machine.close)
+
+    @property
+    def address(self) -> str:
+        """The address of the machine, as virtio.find() takes it."""
+        return self._machine.address
+
+    @property
+    def addresses(self) -> list[str]:
+        """An address for each of its `devices` that has registers of its own, in their order. `&interface=legacy` at the
+        end of one chooses the legacy side of a transitional PCI function."""
+        return self._machine.addresses
+
+    @property
+    def dir(self) -> str:
+        """A directory of its own, where its disks are files; it goes with the machine."""
+        return str(self._machine.dir)
+
+    @property
+    def pid(self) -> int:
+        """Its process number."""
+        return self._machine.pid
+
+    @property
+    def stderr(self) -> str:
+        """What QEMU wrote to its standard error; empty after close()."""
+        return self._machine.stderr()
+
+    def qmp(self, command: str, /, **arguments: object) -> Any:
+        """Has a command of QEMU's control socket (QMP) executed; answers what it returned, mostly a dict. Arguments
+        whose names have a hyphen go in as `**{"node-name": "d"}`. ProtocolError with QEMU's words where it refuses, and
+        with its last words where it has ended."""
+        import json
+
+        return json.loads(self._machine.execute(command, json.dumps(arguments)))
+
+    def event(self, name: str, timeout: float | None = 20.0) -> Any:
+        """Waits for an event of QEMU's, such as "DEVICE_DELETED"; takes it, and gives its data. VirtioTimeoutError."""
+        import json
+
+        return json.loads(self._machine.event(name, timeout))
+
+    def monitor(self, line: str) -> str:
+        """Has a line of QEMU's human monitor executed, and gives what it printed."""
+        return self._machine.monitor(line)
+
+    def check(self) -> None:
+        """ProtocolError with its exit status and its last words where QEMU has ended."""
+        self._machine.check()
+
+    def kill(self) -> None:
+        """Kills QEMU in the middle of what it does, and waits for its end. Its files stay until close()."""
+        self._machine.kill()
+
+    def stop(self) -> None:
+        """Stops QEMU: it does nothing until resume(), and tells nobody."""
+        self._machine.stop()
+
+    def resume(self) -> None:
+        """Lets a stopped QEMU go on."""
+        self._machine.resume()
+
+    def close(self) -> None:
+        """Kills QEMU, and removes its files. A second call does nothing."""
+        self._end()
+
+    def __enter__(self) -> Qemu:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, raised: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if raised is not None:
+            try:
+                self.check()
+            except OSError as ended:
+                raised.add_note(str(ended.strerror or ended))
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.address}, process {self.pid})"
+
+
+def _bytes(size: int | str) -> int:
+    """A number of bytes, also as "64M"."""
+    if isinstance(size, int):
+        return size
+    units = {"K": 10, "M": 20, "G": 30, "T": 40}
+    unit = units.get(size[-1:].upper())
+    return int(size, 0) if unit is None else int(size[:-1], 0) << unit
+
+
+def qemu(
+    machine: Machine = "pc",
+    devices: Iterable[str] = (),
+    *,
+    disks: Mapping[str, int | str] | None = None,
+    args: Iterable[str] = (),
+    memory: int | str = "64M",
+    program: str | os.PathLike[str] | None = None,
+) -> Qemu:
+    """Starts a machine of QEMU's, in less than a second and without privileges.
+
+    `devices` are what QEMU's `-device` takes: "virtio-blk-pci,drive=d". `disks` are files of zeroes by the name that
+    `drive=` takes, in the machine's directory, with their sizes. `args` are other arguments of QEMU's, such as
+    `["-object", "rng-builtin,id=r"]`; @DIR in them is the machine's directory. `program` is another QEMU than the one
+    that is installed.
+
+    DeviceNotFoundError, with the name of the Debian package, where QEMU is not installed; ProtocolError with QEMU's
+    words where it ends at once.
+    """
+    import os
+
+    return Qemu(
+        _Qemu(
+            machine,
+            devices=list(devices),
+            disks=[(name, _bytes(size)) for name, size in (disks or {}).items()],
+            args=list(args),
+            memory=_bytes(memory),
+            program=None if program is None else os.fspath(program),
+        )
+    )

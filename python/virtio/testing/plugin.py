@@ -2,6 +2,8 @@
 
 `virtio_device(kind, **parameters)` makes software devices, as virtio.testing.device() does, and at the end of the test
 fails it if its driver broke a rule; `virtio_transport` runs a test once over each register interface.
+`virtio_qemu(machine, devices, …)` starts machines of QEMU's, as virtio.testing.qemu() does, and ends them after the test; a
+test that fails shows what they said.
 
     def test_my_driver(virtio_device, virtio_transport):
         device = virtio_device("entropy", transport=virtio_transport)
@@ -18,7 +20,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from virtio.testing import Device, Transport
+    from virtio.testing import Device, Qemu, Transport
 
 TRANSPORTS = ("pci-modern", "pci-transitional", "pci-legacy", "mmio", "mmio-legacy")
 
@@ -47,3 +49,22 @@ def virtio_device() -> Iterator[Callable[..., Device]]:
         device.close()
     for device in made:
         device.check()
+
+
+@pytest.fixture
+def virtio_qemu() -> Iterator[Callable[..., Qemu]]:
+    """Starts machines of QEMU's, and ends them after the test. What they said is printed, which pytest shows where the
+    test fails."""
+    from virtio import testing
+
+    made: list[Qemu] = []
+
+    def start(*arguments: Any, **parameters: Any) -> Qemu:
+        made.append(testing.qemu(*arguments, **parameters))
+        return made[-1]
+
+    yield start
+    for machine in made:
+        if said := machine.stderr:
+            print(f"QEMU, process {machine.pid}: {said}")
+        machine.close()

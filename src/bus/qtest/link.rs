@@ -68,6 +68,8 @@ struct State {
     raised: BTreeSet<u32>,
     /// Answers that came, oldest first.
     answers: VecDeque<Line>,
+    /// Whether the next answer is to a step of the clock, which the transcript is not filled with.
+    stepping: bool,
 }
 
 /// What has become of interrupt lines.
@@ -98,6 +100,7 @@ impl Link {
             up: BTreeSet::new(),
             raised: BTreeSet::new(),
             answers: VecDeque::new(),
+            stepping: false,
         };
         let owner = getpid();
         let link = Self { state: Mutex::new(state), ended: AtomicBool::new(false), peer, owner };
@@ -109,6 +112,14 @@ impl Link {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn try_lock(&self) -> Option<MutexGuard<'_, State>> {
+        match self.state.try_lock() {
+            Ok(state) => Some(state),
+            Err(TryLockError::Poisoned(state)) => Some(state.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     /// Has one command done, and gives its answer without the leading `OK`.
@@ -156,17 +167,26 @@ impl Link {
     /// Takes what has come without a question, and tells of the interrupt lines that count. `None` while somebody asks,
     /// who takes it anyway.
     pub(super) fn attend(&self, counts: impl Fn(u32) -> bool) -> Option<Lines> {
-        let mut state = match self.state.try_lock() {
-            Ok(state) => state,
-            Err(TryLockError::Poisoned(state)) => state.into_inner(),
-            Err(TryLockError::WouldBlock) => return None,
-        };
+        let mut state = self.try_lock()?;
         if let Err(error) = state.receive() {
             log::debug!("a machine without a question: {error}");
         }
         self.note(&state);
         let raised = core::mem::take(&mut state.raised).into_iter().any(&counts);
         Some(Lines { raised, up: state.up.iter().any(|line| counts(*line)) })
+    }
+
+    /// Lets the clock of a machine whose time stands still go on by `step`. Nobody waits for the answer: as long as one
+    /// is to come, and while somebody asks, no step is made, which `false` tells.
+    pub(super) fn step_clock(&self, step: Duration) -> bool {
+        let Some(mut state) = self.try_lock() else { return false };
+        state.skip_late();
+        if state.owed > 0 {
+            return false;
+        }
+        let said = state.queue(&alloc::format!("clock_step {}", step.as_nanos()));
+        state.stepping = said.is_ok();
+        said.is_ok()
     }
 
     /// Whether the connection has ended.
@@ -229,12 +249,22 @@ impl State {
 
     /// Queues a command, whose answer is owed from now on.
     fn say(&mut self, command: &str) -> Result<()> {
-        self.ended()?;
         self.transcript.said(command);
+        self.queue(command)
+    }
+
+    fn queue(&mut self, command: &str) -> Result<()> {
+        self.ended()?;
         self.output.extend_from_slice(command.as_bytes());
         self.output.push(b'\n');
         self.owed = self.owed.saturating_add(1);
         self.send()
+    }
+
+    /// Drops the answers to commands that were given up. Only where nobody asks.
+    fn skip_late(&mut self) {
+        self.owed = self.owed.saturating_sub(self.answers.len());
+        self.answers.clear();
     }
 
     /// Sends what can be sent now.
@@ -319,8 +349,12 @@ impl State {
         while let Some(end) = rest.iter().position(|&byte| byte == b'\n') {
             let (line, after) = rest.split_at(end);
             rest = after.get(1..).unwrap_or_default();
-            self.transcript.heard(line);
-            match Line::parse(line) {
+            let parsed = Line::parse(line);
+            match parsed {
+                Line::Done(_) | Line::Refused if self.stepping => self.stepping = false,
+                _ => self.transcript.heard(line),
+            }
+            match parsed {
                 Line::Irq { line, up: true } => {
                     self.up.insert(line);
                     self.raised.insert(line);

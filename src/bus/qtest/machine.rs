@@ -6,7 +6,7 @@ use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::time::Duration;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::thread::{Builder, JoinHandle};
 
 use rustix::process::{Pid, getpid};
@@ -19,6 +19,7 @@ use crate::event::Deadline;
 use crate::mem::dma::{DmaAddr, DmaLimits, DmaMapper};
 use crate::mem::ram::RamFile;
 use crate::mem::region::DmaRegion;
+use crate::sync::{Mutex, MutexGuard};
 use crate::{Error, Result};
 
 /// Longest wait for one answer, unless it is said.
@@ -136,7 +137,13 @@ impl Machine {
             Some(layout) => layout,
             None => look(&link, options.timeout)?,
         };
-        let shared = Arc::new(Shared::new(link)?);
+        // Known where QEMU runs with `-accel qtest`, and refused where its clock goes by itself.
+        let still = match link.ask("clock_step 0", options.timeout) {
+            Ok(_) => true,
+            Err(Error::Protocol { .. }) if !link.ended() => false,
+            Err(error) => return Err(error),
+        };
+        let shared = Arc::new(Shared::new(link, still)?);
         let thread = {
             let shared = Arc::clone(&shared);
             let name = String::from("virtio-qtest");

@@ -2,7 +2,7 @@
 
 use alloc::string::String;
 use alloc::sync::Arc;
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
 
 use super::layout::SLOT_LEN;
 use super::machine::{Claim, Machine};
@@ -12,6 +12,7 @@ use crate::bus::{MmioSlot, RegisterSpace};
 use crate::event::{Deadline, EventFd};
 use crate::mem::dma::DmaMapper;
 use crate::spec::{DeviceType, mmio};
+use crate::sync::Mutex;
 
 /// A slot that is in use.
 #[derive(Debug)]

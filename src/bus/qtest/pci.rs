@@ -3,7 +3,7 @@
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
 
 use super::machine::{Claim, Machine};
 use super::pump::{MESSAGE, Vector};
@@ -13,6 +13,7 @@ use crate::event::{Deadline, EventFd};
 use crate::mem::dma::DmaMapper;
 use crate::spec::DeviceType;
 use crate::spec::pci::{cap, config, msix};
+use crate::sync::Mutex;
 use crate::{Error, Result};
 
 /// Bits of the command register: I/O space, memory space, bus master, interrupt line off.

@@ -4,6 +4,9 @@
 //! an interrupt line is told of in a line of the protocol, between the answers. So the thread looks, often enough that
 //! an event follows its cause within a millisecond, and sleeps while no device wants interrupts.
 //!
+//! A machine may have a clock that stands still but for the steps that it is told to make (V17): then the thread makes
+//! it go with ours.
+//!
 //! Which controller a device's line goes to is known for the kinds of machines of [`super::layout`]. Until the first
 //! line was told of, everybody with a line is woken with every look, and asks its device for the cause.
 
@@ -13,6 +16,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 use std::sync::PoisonError;
 use std::thread;
+use std::time::Instant;
 
 use super::link::Link;
 use crate::event::{Deadline, EventFd, WeakEventFd};
@@ -29,6 +33,10 @@ const LONG: Duration = Duration::from_micros(500);
 const QUIET: u32 = 200;
 /// Pause while nobody wants interrupts but lines are told of: they must be taken, or the machine would stop to wait.
 const IDLE: Duration = Duration::from_millis(20);
+/// Shortest step of a machine's clock.
+const TICK: Duration = Duration::from_millis(1);
+/// Longest step: what a stop of this process took is not made up for.
+const LEAP: Duration = Duration::from_millis(100);
 /// Words for MSI-X messages: as many as the smallest page has.
 const WORDS: usize = 1024;
 /// What an interrupt message writes.
@@ -43,6 +51,8 @@ pub(super) struct Shared {
     state: Mutex<State>,
     wake: EventFd,
     stop: AtomicBool,
+    /// Whether the machine's clock stands still between our steps.
+    still: bool,
 }
 
 #[derive(Debug, Default)]
@@ -74,9 +84,9 @@ pub(super) struct Vector {
 }
 
 impl Shared {
-    pub(super) fn new(link: Link) -> Result<Self> {
+    pub(super) fn new(link: Link, still: bool) -> Result<Self> {
         let wake = EventFd::new()?;
-        Ok(Self { link, state: Mutex::default(), wake, stop: AtomicBool::new(false) })
+        Ok(Self { link, state: Mutex::default(), wake, stop: AtomicBool::new(false), still })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -151,8 +161,13 @@ impl Shared {
     /// The machine's thread.
     pub(super) fn run(&self) {
         let mut quiet = 0u32;
+        let mut stepped = Instant::now();
         while !self.stop.load(Ordering::Acquire) {
+            if self.still {
+                self.go_on(&mut stepped);
+            }
             match self.step() {
+                Step::Asleep if self.still => thread::sleep(IDLE),
                 Step::Asleep => {
                     if let Err(error) =
                         self.wake.wait(Deadline::never()).and_then(|_| self.wake.drain().map(drop))
@@ -171,6 +186,15 @@ impl Shared {
                     thread::sleep(if quiet < QUIET { SHORT } else { LONG });
                 }
             }
+        }
+    }
+
+    /// Has the machine's clock go by what ours went since `stepped`.
+    fn go_on(&self, stepped: &mut Instant) {
+        let now = Instant::now();
+        let passed = now.saturating_duration_since(*stepped);
+        if passed >= TICK && self.link.step_clock(passed.min(LEAP)) {
+            *stepped = now;
         }
     }
 
