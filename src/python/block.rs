@@ -12,7 +12,7 @@ use pyo3::types::{PyBytes, PyMemoryView};
 
 use super::buffer::{Buffer, Numbers, Pool, Region};
 use super::features::Features;
-use super::memory::{Flow, Memory, Pools};
+use super::memory::{Flow, Pools};
 use super::used::Events;
 use super::{error, of_package, wait};
 use crate::drivers::{self, Between, BlockOptions};
@@ -91,8 +91,8 @@ impl Block {
 
     fn make_pool(&self, count: u32, stride: u32, region: Option<&Region>) -> PyResult<Pool> {
         let region = region.map(|region| &region.region);
-        let memory = Memory::of_device(self.disk.device(), count, stride, region)?;
-        let first = self.pools.add(&memory);
+        let memory = self.pools.make(self.disk.device(), count, stride, region)?;
+        let first = memory.first();
         Pool::new(memory, first)
     }
 }

@@ -34,6 +34,13 @@ impl Window {
             mmap_offset: self.region.fd_offset(),
         }
     }
+
+    /// What a message about this region alone says.
+    fn single(&self) -> Vec<u8> {
+        let mut payload = Vec::from([0; MemoryRegion::SINGLE_PADDING]);
+        payload.extend_from_slice(&self.describe().encode(ORDER));
+        payload
+    }
 }
 
 /// The regions of one device; it outlives its connections.
@@ -97,6 +104,22 @@ impl Table {
         self.windows.len() != before
     }
 
+    /// Tells a back-end that was told of a region, and has a slot for it, that it is to go. One without slots is told
+    /// with the next table.
+    pub(super) fn forget(
+        &mut self,
+        region: &Arc<DmaRegion>,
+        control: &mut Control,
+        deadline: Deadline,
+    ) -> Result<()> {
+        let known = self.windows.iter().find(|window| window.told && Arc::ptr_eq(&window.region, region));
+        let Some(window) = known.filter(|_| control.has(protocol::CONFIGURE_MEM_SLOTS)) else {
+            return Ok(());
+        };
+        control.tell(Request::REM_MEM_REG, &window.single(), &[], deadline)?;
+        control.settle(deadline)
+    }
+
     /// Tells the back-end of what it does not know: one by one where it has slots, else the whole table.
     pub(super) fn tell(&mut self, control: &mut Control, deadline: Deadline) -> Result<()> {
         if self.windows.iter().all(|window| window.told) {
@@ -104,10 +127,8 @@ impl Table {
         }
         if control.has(protocol::CONFIGURE_MEM_SLOTS) {
             for window in self.windows.iter_mut().filter(|window| !window.told) {
-                let mut payload = Vec::from([0; MemoryRegion::SINGLE_PADDING]);
-                payload.extend_from_slice(&window.describe().encode(ORDER));
                 let file = file(&window.region)?;
-                control.tell(Request::ADD_MEM_REG, &payload, &[file.as_fd()], deadline)?;
+                control.tell(Request::ADD_MEM_REG, &window.single(), &[file.as_fd()], deadline)?;
                 window.told = true;
             }
         } else {

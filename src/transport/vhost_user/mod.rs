@@ -249,6 +249,14 @@ impl DmaMapper for Core {
         if removed { Ok(()) } else { Err(Error::Misuse { what: "the region is not mapped for this device" }) }
     }
 
+    fn withdraw(&self, region: &Arc<DmaRegion>) -> Result<()> {
+        let (mut link, deadline) = self.talk()?;
+        let Link { control, table, .. } = &mut *link;
+        table.forget(region, control.as_mut().ok_or(GONE)?, deadline)?;
+        drop(link);
+        self.unmap(region)
+    }
+
     fn limits(&self) -> DmaLimits {
         self.link.lock().unwrap_or_else(PoisonError::into_inner).table.limits()
     }
