@@ -15,7 +15,7 @@ use super::features::Features;
 use super::memory::{Flow, Pools};
 use super::used::Events;
 use super::{error, of_package, wait};
-use crate::drivers::{self, Between, BlockOptions};
+use crate::drivers::{self, Between, BlockOptions, Reconnect};
 use crate::mem::pool::DmaBuf;
 use crate::mem::process::Process;
 use crate::{Error, Result};
@@ -111,7 +111,9 @@ fn take_first(pool: &Pool, count: usize, flow: Flow) -> Result<Vec<DmaBuf>> {
 #[pymethods]
 impl Block {
     /// Opens the block device at an address and sets it up. `timeout` limits the wait for each answer, in seconds;
-    /// `control_timeout` that for a reset and the like.
+    /// `control_timeout` that for a reset and the like. `reconnect` is what happens when the device's back-end goes
+    /// away: with "fail" what was in flight ends as IndeterminateError, and the device is gone; with "retry" a back-end
+    /// that comes back within `timeout` is used again, and reads and marked writes are sent to it.
     #[new]
     #[pyo3(signature = (
         address, *, queues=1, queue_size=None, timeout=Some(30.0), control_timeout=2.0, reconnect="fail"
@@ -125,14 +127,23 @@ impl Block {
         control_timeout: f64,
         reconnect: &str,
     ) -> PyResult<Self> {
-        if reconnect != "fail" {
-            return Err(PyValueError::new_err("reconnect= knows \"fail\" only, in this version"));
-        }
+        let reconnect = match reconnect {
+            "fail" => Reconnect::Fail,
+            "retry" => Reconnect::Retry,
+            _ => return Err(PyValueError::new_err("reconnect is \"fail\" or \"retry\"")),
+        };
         let control_timeout = wait::longest(Some(control_timeout))?;
         let timeout = wait::longest(timeout)?;
         let between = Between::new(wait::look_after_signals);
-        let options =
-            BlockOptions { queues, queue_size, timeout, control_timeout, between, ..BlockOptions::default() };
+        let options = BlockOptions {
+            queues,
+            queue_size,
+            timeout,
+            control_timeout,
+            between,
+            reconnect,
+            ..BlockOptions::default()
+        };
         let made = py.detach(|| drivers::Block::open(address, options));
         Ok(Self { disk: made.map_err(error::opening)?, pools: Arc::default(), owner: Process::current() })
     }
@@ -165,16 +176,20 @@ impl Block {
     }
 
     /// Writes any buffer's bytes at `offset`; a Buffer of this device without a copy. Answers the number of bytes. The
-    /// data may be in the device's cache then: flush().
-    fn pwrite(&self, py: Python<'_>, data: &Bound<'_, PyAny>, offset: u64) -> PyResult<usize> {
+    /// data may be in the device's cache then: flush(). With `retry` the write may be made more than once: a device
+    /// that was opened with reconnect="retry" sends it again where its back-end went away with it.
+    #[pyo3(signature = (data, offset, *, retry=false))]
+    fn pwrite(&self, py: Python<'_>, data: &Bound<'_, PyAny>, offset: u64, retry: bool) -> PyResult<usize> {
         if let Ok(own) = data.cast::<Buffer>() {
             let own = own.get();
             let buf = own.memory.take(own.index, Flow::Readable)?;
-            return self.run(py, |disk| disk.write_from(offset, buf).map(|buf| buf.len() as usize));
+            let write = if retry { drivers::Block::write_from_retry } else { drivers::Block::write_from };
+            return self.run(py, |disk| write(disk, offset, buf).map(|buf| buf.len() as usize));
         }
         let data = Data::of(data)?;
         let bytes = data.bytes();
-        self.run(py, |disk| disk.write(offset, bytes))?;
+        let write = if retry { drivers::Block::write_retry } else { drivers::Block::write };
+        self.run(py, |disk| write(disk, offset, bytes))?;
         Ok(bytes.len())
     }
 
@@ -212,7 +227,8 @@ impl Block {
         self.run(py, |disk| disk.write_many(&offsets, bytes))
     }
 
-    /// Makes all writes that were done before permanent.
+    /// Makes all writes that were done before permanent. IndeterminateError, once, after a reconnection with writes
+    /// that were done and not flushed: the back-end that went away may have lost them.
     fn flush(&self, py: Python<'_>) -> PyResult<()> {
         self.run(py, drivers::Block::flush)
     }

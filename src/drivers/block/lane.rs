@@ -183,7 +183,10 @@ impl Lane {
     /// one is to be sent again, or ends.
     fn take_seat(&mut self, call: &mut Call, rescue: &Rescue) -> Result<()> {
         let deadline = Deadline::after(self.timeout);
-        let seat = rescue.recover(self.life, self.queue.index(), deadline);
+        let seat = rescue.recover(self.life, self.queue.index(), deadline, &self.between);
+        if matches!(seat, Err(Error::Interrupted)) {
+            call.failure = Some(Error::Interrupted);
+        }
         self.end_all(call, seat.is_ok())?;
         let Seat { queue, life } = seat?;
         let device = rescue.device();
@@ -220,7 +223,7 @@ impl Lane {
             call.mine = call.mine.saturating_sub(1);
             if again && request.what.repeats && (stopped || !request.own) {
                 call.again.push(Piece { what: request.what, own });
-            } else if !matches!(call.failure, Some(Error::Indeterminate { .. })) {
+            } else if !matches!(call.failure, Some(Error::Indeterminate { .. } | Error::Interrupted)) {
                 call.failure = Some(Error::Indeterminate { token: token.into_raw() });
             }
         })
