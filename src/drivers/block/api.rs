@@ -189,7 +189,7 @@ impl Block {
     /// What request queue `index` has counted; waits for a call that uses it.
     pub fn counters(&self, index: usize) -> Option<Counters> {
         let lane = self.lanes.get(index)?;
-        Some(lane.lock().unwrap_or_else(PoisonError::into_inner).queue().counters())
+        Some(lane.lock().unwrap_or_else(PoisonError::into_inner).queue.counters())
     }
 
     /// Takes what has happened to the device, and reads its configuration again if that changed (fault C16).

@@ -69,9 +69,9 @@ pub(super) trait Job {
         Ok(())
     }
 
-    /// Copies data that a request read to `at`.
-    fn store(&mut self, _at: u64, _buf: &DmaBuf) -> Result<()> {
-        Ok(())
+    /// Takes data that a request read, for `at` on; gives the buffer back unless it keeps it.
+    fn store(&mut self, _at: u64, buf: DmaBuf) -> Result<Option<DmaBuf>> {
+        Ok(Some(buf))
     }
 
     /// Takes a caller's buffer back from a request that succeeded.
@@ -100,10 +100,11 @@ impl Job for Read<'_> {
         Some(Piece::transfer(sector, Flow::FromDevice, at, len, false))
     }
 
-    fn store(&mut self, at: u64, buf: &DmaBuf) -> Result<()> {
+    fn store(&mut self, at: u64, buf: DmaBuf) -> Result<Option<DmaBuf>> {
         let (start, size) = (place(at), self.to.len());
         let to = self.to.get_mut(start..start.saturating_add(buf.len() as usize));
-        buf.read(0, to.ok_or_else(|| beyond(at, buf.len(), size))?)
+        buf.read(0, to.ok_or_else(|| beyond(at, buf.len(), size))?)?;
+        Ok(Some(buf))
     }
 }
 
@@ -182,11 +183,12 @@ impl Job for Scatter<'_> {
         buf.write(0, part.ok_or_else(|| beyond(at, buf.len(), from.len()))?)
     }
 
-    fn store(&mut self, at: u64, buf: &DmaBuf) -> Result<()> {
-        let Scattered::To(to) = &mut self.data else { return Ok(()) };
+    fn store(&mut self, at: u64, buf: DmaBuf) -> Result<Option<DmaBuf>> {
+        let Scattered::To(to) = &mut self.data else { return Ok(Some(buf)) };
         let (start, size) = (place(at), to.len());
         let part = to.get_mut(start..start.saturating_add(buf.len() as usize));
-        buf.read(0, part.ok_or_else(|| beyond(at, buf.len(), size))?)
+        buf.read(0, part.ok_or_else(|| beyond(at, buf.len(), size))?)?;
+        Ok(Some(buf))
     }
 }
 
@@ -240,10 +242,11 @@ impl Job for Ask<'_> {
         Some(Piece { what, own: None })
     }
 
-    fn store(&mut self, at: u64, buf: &DmaBuf) -> Result<()> {
+    fn store(&mut self, at: u64, buf: DmaBuf) -> Result<Option<DmaBuf>> {
         let (start, size) = (place(at), self.answer.len());
         let to = self.answer.get_mut(start..start.saturating_add(buf.len() as usize));
-        buf.read(0, to.ok_or_else(|| beyond(at, buf.len(), size))?)
+        buf.read(0, to.ok_or_else(|| beyond(at, buf.len(), size))?)?;
+        Ok(Some(buf))
     }
 }
 

@@ -6,6 +6,7 @@
 //! time run in parallel, as many as there are lanes.
 
 mod api;
+mod call;
 mod job;
 mod lane;
 mod limits;
