@@ -75,11 +75,11 @@ const LOOK_EVERY: u64 = 1000;
 /// ```
 pub struct Block {
     // Before the device: what is in flight then goes to its quarantine, which its reset empties.
-    lanes: Box<[Mutex<Lane>]>,
+    pub(super) lanes: Box<[Mutex<Lane>]>,
     /// Which lane to wait for when all are taken.
     turn: AtomicUsize,
-    rescue: Rescue,
-    features: Features,
+    pub(super) rescue: Rescue,
+    pub(super) features: Features,
     limits: Mutex<Limits>,
     pub(super) shape: Shape,
     pub(super) size_max: u32,

@@ -19,6 +19,10 @@ use crate::{Error, Result};
 
 /// Bytes from one header or status to the next: a cache line, since device and driver write at the same time.
 const LINE: u32 = 64;
+/// Bytes of the buffers for small requests: many of those are in flight at a time.
+const SMALL: u32 = 4096;
+/// Most of them.
+const MOST_SMALL: u32 = 256;
 /// Bytes copied for the device between two notifications: it works on one part while the next is copied.
 const SHOW_AFTER: u64 = 128 << 10;
 
@@ -26,7 +30,7 @@ const SHOW_AFTER: u64 = 128 << 10;
 #[derive(Debug)]
 struct Stock {
     free: Vec<DmaBuf>,
-    /// Where buffers go whose request was refused, and come from again.
+    /// Where buffers go whose request was refused, or that somebody else had, and come from again.
     pool: DmaPool,
 }
 
@@ -48,6 +52,60 @@ impl Stock {
 
     fn has(&self, count: usize) -> bool {
         self.free.len() >= count || self.free.len().saturating_add(self.pool.free()) >= count
+    }
+}
+
+/// What a queue's requests are made of.
+#[derive(Debug)]
+struct Stocks {
+    headers: Stock,
+    statuses: Stock,
+    /// Buffers for small requests, and for all.
+    small: Option<Stock>,
+    data: Stock,
+}
+
+impl Stocks {
+    /// For a queue of so many descriptors: it holds no more requests.
+    fn new(device: &Device, size: u32, make: &Make) -> Result<Self> {
+        let Shape { segment, .. } = make.shape;
+        let count = make.window.checked_div(segment).unwrap_or(0).clamp(1, 4096);
+        let one = u32::from(make.shape.segments(make.shape.request));
+        let small = size.min(MOST_SMALL).min(make.window.div_ceil(SMALL));
+        Ok(Self {
+            headers: Stock::new(device, size, LINE)?,
+            statuses: Stock::new(device, size, LINE)?,
+            small: (segment > SMALL && small > count)
+                .then(|| Stock::new(device, small, SMALL))
+                .transpose()?,
+            data: Stock::new(device, count.max(one), segment)?,
+        })
+    }
+
+    /// Where a buffer of `len` bytes comes from.
+    fn of(&mut self, len: u32) -> &mut Stock {
+        match &mut self.small {
+            Some(small) if len <= SMALL && small.has(1) => small,
+            _ => &mut self.data,
+        }
+    }
+
+    fn has(&self, len: u32, count: usize) -> bool {
+        count == 0
+            || self.data.has(count)
+            || len <= SMALL && self.small.as_ref().is_some_and(|s| s.has(count))
+    }
+
+    /// The one that a buffer came from.
+    fn home(&mut self, buf: &DmaBuf) -> &mut Stock {
+        match &mut self.small {
+            Some(small) if buf.capacity() == SMALL => small,
+            _ => &mut self.data,
+        }
+    }
+
+    fn give(&mut self, buf: DmaBuf) {
+        self.home(&buf).free.push(buf);
     }
 }
 
@@ -120,9 +178,7 @@ pub(super) struct Make {
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) queue: Queue<DmaBuf>,
-    headers: Stock,
-    statuses: Stock,
-    data: Stock,
+    stocks: Stocks,
     /// By the descriptor that heads the chain.
     requests: Box<[Option<Request>]>,
     shape: Shape,
@@ -140,11 +196,8 @@ pub(super) struct Lane {
 impl Lane {
     pub(super) fn new(device: &Device, queue: Queue<DmaBuf>, make: &Make) -> Result<Self> {
         let size = u32::from(queue.size());
-        let [headers, statuses, data] = stocks(device, size, make)?;
         Ok(Self {
-            headers,
-            statuses,
-            data,
+            stocks: Stocks::new(device, size, make)?,
             requests: (0..size).map(|_| None).collect(),
             queue,
             make: make.clone(),
@@ -166,8 +219,7 @@ impl Lane {
     pub(super) fn sit_down(&mut self, seat: Seat, device: &Device) -> Result<()> {
         let Seat { queue, life } = seat;
         if device.memory().id() != self.space {
-            let [headers, statuses, data] = stocks(device, u32::from(queue.size()), &self.make)?;
-            (self.headers, self.statuses, self.data) = (headers, statuses, data);
+            self.stocks = Stocks::new(device, u32::from(queue.size()), &self.make)?;
             self.space = device.memory().id();
         }
         (self.queue, self.life) = (queue, life);
@@ -178,7 +230,7 @@ impl Lane {
     /// The device has ended: gives each request that it had, which is to be sent `again`, where it may be, or ends.
     /// Buffers that a stopped device had go home.
     pub(super) fn reclaim(&mut self, again: bool, mut ended: impl FnMut(Ended)) -> Result<()> {
-        let Self { queue, requests, headers, statuses, data, .. } = self;
+        let Self { queue, requests, stocks, .. } = self;
         queue.reclaim(|token, bufs| {
             let request = requests.get_mut(usize::from(token.slot())).and_then(Option::take);
             let Some(request) = request.filter(|request| request.token == token) else { return };
@@ -186,10 +238,10 @@ impl Lane {
             let (last, mut own) = (bufs.len().saturating_sub(1), None);
             for (index, buf) in bufs.into_iter().enumerate() {
                 match index {
-                    0 => headers.free.push(buf),
-                    _ if index == last => statuses.free.push(buf),
+                    0 => stocks.headers.free.push(buf),
+                    _ if index == last => stocks.statuses.free.push(buf),
                     _ if request.own => own = Some(buf),
-                    _ => data.free.push(buf),
+                    _ => stocks.give(buf),
                 }
             }
             let repeats = again && request.what.repeats && (stopped || !request.own);
@@ -267,18 +319,18 @@ impl Lane {
         let segments = self.segments(piece);
         let bounce = if piece.own.is_some() { 0 } else { usize::from(segments) };
         self.queue.has_room(segments.saturating_add(2))
-            && self.headers.has(1)
-            && self.statuses.has(1)
-            && self.data.has(bounce)
+            && self.stocks.headers.has(1)
+            && self.stocks.statuses.has(1)
+            && self.stocks.has(piece.what.len, bounce)
     }
 
     fn add(&mut self, call: u64, piece: Piece, job: &mut impl Job) -> Result<()> {
         let segments = self.segments(&piece);
         let Piece { what, own } = piece;
         let What { request_type, sector, flow, at, len, .. } = what;
-        let header = self.headers.take(Header::SIZE as u32)?;
+        let header = self.stocks.headers.take(Header::SIZE as u32)?;
         header.write(0, &Header { request_type, reserved: 0, sector }.encode(self.order))?;
-        let status = self.statuses.take(STATUS_SIZE as u32)?;
+        let status = self.stocks.statuses.take(STATUS_SIZE as u32)?;
         status.write(0, &[UNWRITTEN])?;
         let is_own = own.is_some();
         let token = match (flow, own, segments) {
@@ -304,7 +356,7 @@ impl Lane {
 
     /// A data buffer for `len` bytes at `at`, with what the device is to read.
     fn loaded(&mut self, job: &mut impl Job, flow: Flow, at: u64, len: u32) -> Result<DmaBuf> {
-        let buf = self.data.take(len)?;
+        let buf = self.stocks.of(len).take(len)?;
         match flow {
             Flow::ToDevice => job.load(at, &buf)?,
             // Where the used length says nothing, nothing may be left of an earlier request (D10).
@@ -335,6 +387,17 @@ impl Lane {
         self.queue.add_chain([header].into_iter().chain(read), written.into_iter().chain([status]))
     }
 
+    /// Whether so many of the buffers like this one are with callers that the others would have to wait.
+    pub(super) fn runs_short(&mut self, buf: &DmaBuf) -> bool {
+        let stock = self.stocks.home(buf);
+        stock.free.len().saturating_add(stock.pool.free()) < stock.pool.count() as usize / 2
+    }
+
+    /// Takes a data buffer back.
+    pub(super) fn give(&mut self, buf: DmaBuf) {
+        self.stocks.give(buf);
+    }
+
     /// The request that a used buffer answers; `None` where there is none of its token.
     pub(super) fn find(&mut self, used: &Used<DmaBuf>) -> Option<Request> {
         let request = self.requests.get_mut(usize::from(used.token.slot())).and_then(Option::take);
@@ -356,7 +419,7 @@ impl Lane {
         let status = used.buffer(segments.saturating_add(1)).ok_or(gone)?;
         let mut byte = [UNWRITTEN; STATUS_SIZE];
         status.read(0, &mut byte)?;
-        self.statuses.free.push(status);
+        self.stocks.statuses.free.push(status);
         let [byte] = byte;
         let outcome = verdict(self.legacy, byte, used.written, used.capacity);
         if outcome.is_ok() && request.what.flow == Flow::ToDevice {
@@ -371,25 +434,14 @@ impl Lane {
                 (false, Some(job)) if request.what.flow == Flow::FromDevice => {
                     let offset = u64::from(self.shape.segment).saturating_mul(index as u64);
                     let left = job.store(request.what.at.saturating_add(offset), buf)?;
-                    self.data.free.extend(left);
+                    left.into_iter().for_each(|buf| self.stocks.give(buf));
                 }
-                (false, _) => self.data.free.push(buf),
+                (false, _) => self.stocks.give(buf),
             }
         }
         if let Some(header) = used.buffer(0) {
-            self.headers.free.push(header);
+            self.stocks.headers.free.push(header);
         }
         Ok(outcome)
     }
-}
-
-/// Headers, status bytes and data buffers of one lane. A queue holds no more requests than it has descriptors.
-fn stocks(device: &Device, size: u32, make: &Make) -> Result<[Stock; 3]> {
-    let count = make.window.checked_div(make.shape.segment).unwrap_or(0).clamp(1, 4096);
-    let one = u32::from(make.shape.segments(make.shape.request));
-    Ok([
-        Stock::new(device, size, LINE)?,
-        Stock::new(device, size, LINE)?,
-        Stock::new(device, count.max(one), make.shape.segment)?,
-    ])
 }

@@ -3,10 +3,13 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::PoisonError;
 
 use super::control::Control;
+use super::link::Link;
+use super::{Core, GONE};
 use crate::event::Deadline;
-use crate::mem::dma::{DmaAddr, DmaLimits, MAX_REGIONS};
+use crate::mem::dma::{DmaAddr, DmaLimits, DmaMapper, MAX_REGIONS};
 use crate::mem::region::DmaRegion;
 use crate::spec::vhost_user::{MAX_TABLE_REGIONS, MemoryHeader, MemoryRegion, ORDER, Request, protocol};
 use crate::{Error, Result};
@@ -152,4 +155,39 @@ fn file(region: &DmaRegion) -> Result<Arc<OwnedFd>> {
     region.fd().ok_or(Error::Misuse {
         what: "memory for another process is a memory file: make the region with one",
     })
+}
+
+impl DmaMapper for Core {
+    fn map(&self, region: &Arc<DmaRegion>) -> Result<DmaAddr> {
+        let (mut link, deadline) = self.talk()?;
+        let addr = link.table.enter(region)?;
+        if link.told {
+            let Link { control, table, .. } = &mut *link;
+            let told = control.as_mut().ok_or(GONE).and_then(|control| table.tell(control, deadline));
+            // Told or not, the back-end was given no address in it: it may go again.
+            if let Err(error) = told {
+                table.remove(region);
+                return Err(error);
+            }
+        }
+        Ok(addr)
+    }
+
+    fn unmap(&self, region: &Arc<DmaRegion>) -> Result<()> {
+        // The back-end was proven to have stopped; that its mapping goes with the connection is its own concern.
+        let removed = self.talk()?.0.table.remove(region);
+        if removed { Ok(()) } else { Err(Error::Misuse { what: "the region is not mapped for this device" }) }
+    }
+
+    fn withdraw(&self, region: &Arc<DmaRegion>) -> Result<()> {
+        let (mut link, deadline) = self.talk()?;
+        let Link { control, table, .. } = &mut *link;
+        table.forget(region, control.as_mut().ok_or(GONE)?, deadline)?;
+        drop(link);
+        self.unmap(region)
+    }
+
+    fn limits(&self) -> DmaLimits {
+        self.link.lock().unwrap_or_else(PoisonError::into_inner).table.limits()
+    }
 }
