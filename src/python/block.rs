@@ -35,13 +35,13 @@ pub(super) struct Block {
 }
 
 /// Whatever has bytes, as bytes: of `bytes` themselves, which nobody changes, no copy is made.
-enum Data<'py> {
+pub(super) enum Data<'py> {
     Fixed(Bound<'py, PyBytes>),
     Copied(Vec<u8>),
 }
 
 /// A view of any contiguous object's bytes.
-fn bytes_of<'py>(data: &Bound<'py, PyAny>) -> PyResult<PyBuffer<u8>> {
+pub(super) fn bytes_of<'py>(data: &Bound<'py, PyAny>) -> PyResult<PyBuffer<u8>> {
     match PyBuffer::<u8>::get(data) {
         Ok(buffer) if buffer.dimensions() == 1 => Ok(buffer),
         Err(error) if !error.is_instance_of::<pyo3::exceptions::PyBufferError>(data.py()) => Err(error),
@@ -50,14 +50,14 @@ fn bytes_of<'py>(data: &Bound<'py, PyAny>) -> PyResult<PyBuffer<u8>> {
 }
 
 impl<'py> Data<'py> {
-    fn of(data: &Bound<'py, PyAny>) -> PyResult<Self> {
+    pub(super) fn of(data: &Bound<'py, PyAny>) -> PyResult<Self> {
         if let Ok(fixed) = data.cast::<PyBytes>() {
             return Ok(Self::Fixed(fixed.clone()));
         }
         Ok(Self::Copied(bytes_of(data)?.to_vec(data.py())?))
     }
 
-    fn bytes(&self) -> &[u8] {
+    pub(super) fn bytes(&self) -> &[u8] {
         match self {
             Self::Fixed(bytes) => bytes.as_bytes(),
             Self::Copied(bytes) => bytes,
@@ -97,6 +97,15 @@ impl Block {
     }
 }
 
+/// What `reconnect=` says.
+pub(super) fn policy(word: &str) -> PyResult<Reconnect> {
+    match word {
+        "fail" => Ok(Reconnect::Fail),
+        "retry" => Ok(Reconnect::Retry),
+        _ => Err(PyValueError::new_err("reconnect is \"fail\" or \"retry\"")),
+    }
+}
+
 fn offsets_of(array: &Bound<'_, PyAny>) -> PyResult<Vec<u64>> {
     let numbers = Numbers::of(array, false)?;
     Ok((0..numbers.rows()).filter_map(|row| numbers.get(row, 0)).collect())
@@ -127,11 +136,7 @@ impl Block {
         control_timeout: f64,
         reconnect: &str,
     ) -> PyResult<Self> {
-        let reconnect = match reconnect {
-            "fail" => Reconnect::Fail,
-            "retry" => Reconnect::Retry,
-            _ => return Err(PyValueError::new_err("reconnect is \"fail\" or \"retry\"")),
-        };
+        let reconnect = policy(reconnect)?;
         let control_timeout = wait::longest(Some(control_timeout))?;
         let timeout = wait::longest(timeout)?;
         let between = Between::new(wait::look_after_signals);

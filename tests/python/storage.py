@@ -14,7 +14,7 @@ class StorageDaemon:
         self.socket = place / "vub.sock"
         self._command = ["qemu-storage-daemon"]
         if image is None:
-            self._command += ["--blockdev", "driver=null-co,node-name=d,size=1G,read-zeroes=on"]
+            self._command += ["--blockdev", "driver=null-co,node-name=d,size=1073741824,read-zeroes=on"]
         else:
             self._command += ["--blockdev", f"driver=file,node-name=d,filename={image},discard=unmap"]
         node = "d"
