@@ -16,7 +16,7 @@ _Bits: TypeAlias = Features | int | Iterable[Features | int]
 _Buffers: TypeAlias = Buffer | Iterable[Buffer]
 _Arrays: TypeAlias = AnyBuffer | tuple[AnyBuffer, ...] | list[AnyBuffer]
 
-__all__ = ["Block", "Buffer", "Device", "DeviceInfo", "Entropy", "Events", "Features", "Found", "Lie", "Pool", "Queue", "Region", "Report", "Used", "_AsyncBlock", "_SoftDevice", "__version__", "_answers", "_lies", "_names", "_queues", "_rules", "_tables", "_transport", "find", "open"]
+__all__ = ["Block", "Buffer", "Device", "DeviceInfo", "Entropy", "Events", "Features", "Found", "Lie", "Pool", "Queue", "Region", "Report", "Used", "_AsyncBlock", "_Buffers", "_SoftDevice", "__version__", "_answers", "_lies", "_names", "_queues", "_rules", "_tables", "_transport", "find", "open"]
 
 @final
 class Block:
@@ -329,6 +329,7 @@ class Pool:
     has two dimensions, buffers and bytes. That view is always writable, whatever is in flight.
     """
     def __getitem__(self, key: int, /) -> Buffer: ...
+    def __iter__(self) -> Iterator[Buffer]: ...
     def __len__(self) -> int: ...
     @property
     def count(self) -> int:
@@ -619,6 +620,12 @@ class _AsyncBlock:
     def write_zeroes(self, offset: int, length: int, *, unmap: bool = False) -> Future[None]:
         """Sets a range to zeroes; with `unmap` the device may deallocate it."""
         ...
+
+@final
+class _Buffers:
+    """What goes through a pool's buffers."""
+    def __iter__(self) -> Iterator[Buffer]: ...
+    def __next__(self) -> Buffer: ...
 
 @final
 class _SoftDevice:

@@ -68,7 +68,7 @@ class Block(_AsyncBlock):
         try:
             await self._loop.run_in_executor(None, self._recover)
             self._watch()
-        except virtio.VirtioError:
+        except OSError:
             # Told to everybody who waits.
             self._turn()
         finally:

@@ -98,6 +98,7 @@ pub(super) struct AsyncBlock {
     armed: AtomicBool,
     /// The timer runs.
     timed: AtomicBool,
+    timer: Mutex<Option<Py<PyAny>>>,
     closed: AtomicBool,
 }
 
@@ -169,7 +170,9 @@ impl AsyncBlock {
     fn later(&self, slf: &Bound<'_, Self>, open: &Open, pause: Duration) -> PyResult<()> {
         let py = slf.py();
         let arguments = (pause.as_secs_f64(), slf.getattr(intern!(py, "_look"))?);
-        open.event_loop.bind(py).call_method1(intern!(py, "call_later"), arguments)?;
+        let timer = open.event_loop.bind(py).call_method1(intern!(py, "call_later"), arguments)?;
+        let before = self.timer.lock().unwrap_or_else(PoisonError::into_inner).replace(timer.unbind());
+        drop(before);
         Ok(())
     }
 
@@ -240,6 +243,7 @@ impl AsyncBlock {
             due: AtomicBool::new(false),
             armed: AtomicBool::new(false),
             timed: AtomicBool::new(false),
+            timer: Mutex::default(),
             closed: AtomicBool::new(false),
         })
     }
@@ -322,8 +326,12 @@ impl AsyncBlock {
         let this = slf.get();
         let Some(open) = this.open.get().filter(|_| this.owner.is_current()) else { return Ok(()) };
         Self::watch(slf, open, None)?;
+        let timer = this.timer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(timer) = timer {
+            timer.call_method0(slf.py(), intern!(slf.py(), "cancel"))?;
+        }
         let mut done = Vec::new();
-        while this.located(open.disk.poll(&mut done))?.open != 0 {}
+        this.located(open.disk.poll(&mut done))?;
         done.into_iter().for_each(|call| tell_one(slf.py(), call));
         Ok(())
     }
@@ -468,6 +476,11 @@ impl AsyncBlock {
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> core::result::Result<(), PyTraverseError> {
+        if let Ok(timer) = self.timer.try_lock()
+            && let Some(timer) = &*timer
+        {
+            visit.call(timer)?;
+        }
         let Some(open) = self.open.get() else { return Ok(()) };
         [&open.event_loop, &open.create_future, &open.call_soon]
             .into_iter()

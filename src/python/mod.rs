@@ -41,7 +41,7 @@ mod _virtio {
     #[pymodule_export]
     use crate::python::block::Block;
     #[pymodule_export]
-    use crate::python::buffer::{Buffer, Pool, Region};
+    use crate::python::buffer::{Buffer, Buffers, Pool, Region};
     #[pymodule_export]
     use crate::python::device::{Device, open};
     #[pymodule_export]

@@ -110,9 +110,11 @@ impl<T> Desk<T> {
         self.lost
     }
 
-    /// No other back-end is waited for: the next look ends every call.
-    pub(super) fn close(&mut self) {
+    /// The device was closed: ends every call.
+    pub(super) fn close(&mut self, lane: &mut Lane, rescue: &Rescue) {
         self.lost = false;
+        self.turn(lane, rescue);
+        self.end_all(&Error::Closed { what: "block device" }, rescue);
     }
 
     /// Whether calls wait for room, before which no other may send.

@@ -289,12 +289,12 @@ impl<T> Submitter<T> {
         self.block.located(found)
     }
 
-    /// As [`Block::close`]. What was in flight ends as [`Error::Indeterminate`], what was not sent as
-    /// [`Error::Closed`]: the next poll tells.
+    /// As [`Block::close`]. What was in flight ends as [`Error::Indeterminate`] or, where the device did not confirm its
+    /// reset, with everything else as [`Error::Closed`]: the next poll tells.
     pub fn close(&self) -> Result<()> {
         let closed = self.block.close();
-        if let Ok((mut desk, _lane)) = self.lock() {
-            desk.close();
+        if let Ok((mut desk, mut lane)) = self.lock() {
+            desk.close(&mut lane, &self.block.rescue);
         }
         closed
     }
