@@ -1,7 +1,7 @@
-"""asyncio: queues that are awaited, by the event loop's own look at their descriptors. No thread is started.
+"""asyncio: block devices and queues that are awaited, by the event loop's own look at their descriptors. No thread is
+started but for what cannot be done without waiting: opening, closing and reconnecting a block device.
 
-Cancelling a task detaches its waiter only: the request stays the device's, and its completion is anybody's when it
-comes.
+Cancelling a task detaches its waiter only: the request stays the device's until that is done with it.
 """
 
 from __future__ import annotations
@@ -9,11 +9,70 @@ from __future__ import annotations
 import asyncio
 import collections
 from collections.abc import AsyncIterator, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING
 
 import virtio
-from virtio._virtio import Buffer, Used
+from virtio._virtio import Buffer, Used, _AsyncBlock
 
-__all__ = ["Queue"]
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["Block", "Queue"]
+
+
+class Block(_AsyncBlock):
+    """A block device for the tasks of one event loop: `async with virtio.aio.Block(address) as disk`, and then
+    `await disk.pread(4096, 0)`. Parameters are those of virtio.Block, of which it uses one queue.
+
+    A request is a future of the loop's: it may be awaited at once, or later, and any number may be under way. Offsets
+    and lengths are in bytes, multiples of 512, and refused by the call itself; everything else is raised by the future:
+    VirtioTimeoutError where the device answers nothing for `timeout` seconds. Cancelling it detaches the waiter only.
+    Leaving the `async with` ends what is under way: IndeterminateError where the device had it, ClosedError where not."""
+
+    _loop: asyncio.AbstractEventLoop
+    _recovery: asyncio.Task[None] | None = None
+
+    async def open(self) -> Self:
+        """Opens the device; `async with` does it by itself."""
+        self._loop = asyncio.get_running_loop()
+        await self._loop.run_in_executor(None, self._open, self._loop)
+        self._watch()
+        return self
+
+    async def close(self) -> None:
+        """Resets and closes the device. A second call does nothing."""
+        if not hasattr(self, "_loop"):
+            return
+        try:
+            await self._loop.run_in_executor(None, self._close)
+        finally:
+            self._leave()
+            if self._recovery is not None:
+                await self._recovery
+
+    async def __aenter__(self) -> Self:
+        return await self.open()
+
+    async def __aexit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def _lost(self) -> None:
+        """The device's back-end went away, and may come back."""
+        if self._recovery is None:
+            self._recovery = self._loop.create_task(self._bring_back())
+
+    async def _bring_back(self) -> None:
+        try:
+            await self._loop.run_in_executor(None, self._recover)
+            self._watch()
+        except OSError:
+            # Told to everybody who waits.
+            self._turn()
+        finally:
+            self._recovery = None
 
 
 class Queue:

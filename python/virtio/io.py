@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ class BlockIO(io.RawIOBase):
     def __init__(self, disk: Block) -> None:
         self._disk = disk
         self._at = 0
+        self._written = False
 
     def readable(self) -> bool:
         return True
@@ -67,6 +69,7 @@ class BlockIO(io.RawIOBase):
             length = max(0, min(len(source), self._disk.size - self._at))
             if length == 0:
                 return 0
+            self._written = True
             first = self._at - self._at % SECTOR
             last = -(-(self._at + length) // SECTOR) * SECTOR
             if (first, last) == (self._at, self._at + length):
@@ -79,9 +82,16 @@ class BlockIO(io.RawIOBase):
         return length
 
     def flush(self) -> None:
-        if not self.closed and not self._disk.read_only:
-            self._disk.flush()
+        """Makes what was written permanent; nothing is asked of the device where nothing was written."""
         super().flush()
+        if self._written:
+            self._disk.flush()
+            self._written = False
+
+    def __del__(self) -> None:
+        # Nobody is there to be told, as of a device that was closed before.
+        with contextlib.suppress(OSError, ValueError):
+            self.close()
 
     def _check(self) -> None:
         if self.closed:

@@ -63,6 +63,26 @@ pub struct QueuePort {
     health: Arc<Health>,
 }
 
+impl QueuePort {
+    /// Whether the device announces used buffers; else the queue has to be looked at.
+    pub fn announces(&self) -> bool {
+        self.interrupts
+    }
+
+    /// Takes the signals of [`QueuePort::as_fd`] away, and passes on those that concern others.
+    pub fn clear(&self) -> Result<()> {
+        self.usable()?;
+        self.wake.clear()
+    }
+}
+
+impl AsFd for QueuePort {
+    /// As [`Queue`]'s, for as long as the value lives.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.wake.as_fd()
+    }
+}
+
 impl Port for QueuePort {
     /// Sends the notification that the ring said is wanted.
     #[inline]

@@ -77,6 +77,12 @@ pub trait DmaMapper: Send + Sync + Debug {
     /// mapped.
     fn unmap(&self, region: &Arc<DmaRegion>) -> Result<()>;
 
+    /// Takes a region from a device that may be running, of which nothing is given out: all that the device was told
+    /// of it has come back. Errors as [`unmap`](DmaMapper::unmap), which it is unless the device has to be told.
+    fn withdraw(&self, region: &Arc<DmaRegion>) -> Result<()> {
+        self.unmap(region)
+    }
+
     /// What it can do; does not change.
     fn limits(&self) -> DmaLimits;
 

@@ -26,11 +26,11 @@ const LARGEST_STEP: usize = 1 << 30;
 
 /// The memory of one device.
 ///
-/// It reserves large regions as they are needed, at most [`MAX_REGIONS`], maps each once, and hands out
+/// It reserves large regions as they are needed, at most [`MAX_REGIONS`] at a time, maps each once, and hands out
 /// [`DmaChunk`]s. Clones share the memory. Any thread may call.
 ///
 /// A region stays mapped for the device until [`DmaSpace::close`] is given a proof that the device has
-/// stopped. A space that is dropped without one leaves its regions, mappings and all but their descriptors,
+/// stopped, or another one needs its place and nothing of it is given out. A space that is dropped without one leaves its regions, mappings and all but their descriptors,
 /// to the process-wide quarantine, for ever. Chunks may outlive the space; their memory stays readable.
 #[derive(Clone)]
 pub struct DmaSpace(Arc<Inner>);
@@ -70,6 +70,14 @@ impl SpaceRegion {
         match &self.purpose {
             Purpose::Own(spans) => Some(spans.lock().unwrap_or_else(PoisonError::into_inner)),
             Purpose::Lent(_) => None,
+        }
+    }
+
+    /// Whether nothing of it is given out.
+    fn is_idle(&self) -> bool {
+        match &self.purpose {
+            Purpose::Own(_) => self.spans().is_some_and(|spans| spans.is_whole(self.region.len())),
+            Purpose::Lent(out) => !out.load(Ordering::Acquire),
         }
     }
 
@@ -155,8 +163,7 @@ impl DmaSpace {
 
     /// Reserves and maps one more region with room for `len` bytes at `align`.
     fn grow(&self, state: &mut State, len: usize, align: usize) -> Result<Arc<SpaceRegion>> {
-        let limits = self.0.mapper.limits();
-        if state.regions.len() >= limits.max_regions.min(MAX_REGIONS) {
+        if !self.make_room(state)? {
             return Err(too_many_regions(len));
         }
         let page = base_page_size();
@@ -171,6 +178,24 @@ impl DmaSpace {
         state.next_size = made.region.len().saturating_mul(2).min(LARGEST_STEP);
         state.regions.push(Arc::clone(&made));
         Ok(made)
+    }
+
+    /// Whether the device may have one more region. Where it has all that it may, one of which nothing is given out,
+    /// not even to the quarantine, is taken from it: a caller's before the space's own.
+    fn make_room(&self, state: &mut State) -> Result<bool> {
+        if state.regions.len() < self.0.mapper.limits().max_regions.min(MAX_REGIONS) {
+            return Ok(true);
+        }
+        let idle =
+            |own| state.regions.iter().position(|home| home.spans().is_some() == own && home.is_idle());
+        let Some(place) = idle(false).or_else(|| idle(true)) else { return Ok(false) };
+        let home = state.regions.remove(place);
+        // Nothing is added while the state is locked, so that it is idle still.
+        if let Err(error) = self.0.mapper.withdraw(&home.region) {
+            state.regions.insert(place, home);
+            return Err(error);
+        }
+        Ok(true)
     }
 
     fn reserve(&self, len: usize) -> Result<Arc<SpaceRegion>> {
@@ -197,18 +222,16 @@ impl DmaSpace {
 
     /// Maps a caller's region and gives it out as one chunk; its content stays. It counts towards the
     /// device's [`MAX_REGIONS`] and stays mapped until [`DmaSpace::close`]; once its chunk was dropped it can
-    /// be asked for again.
+    /// be asked for again, and makes room for another region where there is none.
     ///
-    /// [`Error::MemoryLimit`] where the device has all its regions, [`Error::Misuse`] while a chunk over it is
+    /// [`Error::MemoryLimit`] where the device has all its regions and all are in use, [`Error::Misuse`] while a chunk over it is
     /// out. Should the device never be proven to have stopped, [`DmaRegion::close_fd`] is called on it.
     pub fn add_region(&self, region: &Arc<DmaRegion>) -> Result<DmaChunk> {
         let mut state = self.open_state()?;
         let known = state.regions.iter().find(|home| Arc::ptr_eq(&home.region, region)).cloned();
         let home = match known {
             Some(home) => home,
-            None if state.regions.len() >= self.0.mapper.limits().max_regions.min(MAX_REGIONS) => {
-                return Err(too_many_regions(region.len()));
-            }
+            None if !self.make_room(&mut state)? => return Err(too_many_regions(region.len())),
             None => {
                 let home = self.map(Arc::clone(region), Purpose::Lent(AtomicBool::new(false)))?;
                 state.regions.push(Arc::clone(&home));

@@ -71,6 +71,11 @@ impl Spans {
         self.free.insert(offset, len);
     }
 
+    /// Whether all of the `len` bytes that the book began with are free.
+    pub(super) fn is_whole(&self, len: usize) -> bool {
+        self.free_bytes() == len - len % GRANULE
+    }
+
     /// Free bytes.
     pub(super) fn free_bytes(&self) -> usize {
         self.free.values().sum()

@@ -12,10 +12,10 @@ use pyo3::types::{PyBytes, PyMemoryView};
 
 use super::buffer::{Buffer, Numbers, Pool, Region};
 use super::features::Features;
-use super::memory::{Flow, Memory, Pools};
+use super::memory::{Flow, Pools};
 use super::used::Events;
 use super::{error, of_package, wait};
-use crate::drivers::{self, Between, BlockOptions};
+use crate::drivers::{self, Between, BlockOptions, Reconnect};
 use crate::mem::pool::DmaBuf;
 use crate::mem::process::Process;
 use crate::{Error, Result};
@@ -35,13 +35,13 @@ pub(super) struct Block {
 }
 
 /// Whatever has bytes, as bytes: of `bytes` themselves, which nobody changes, no copy is made.
-enum Data<'py> {
+pub(super) enum Data<'py> {
     Fixed(Bound<'py, PyBytes>),
     Copied(Vec<u8>),
 }
 
 /// A view of any contiguous object's bytes.
-fn bytes_of<'py>(data: &Bound<'py, PyAny>) -> PyResult<PyBuffer<u8>> {
+pub(super) fn bytes_of<'py>(data: &Bound<'py, PyAny>) -> PyResult<PyBuffer<u8>> {
     match PyBuffer::<u8>::get(data) {
         Ok(buffer) if buffer.dimensions() == 1 => Ok(buffer),
         Err(error) if !error.is_instance_of::<pyo3::exceptions::PyBufferError>(data.py()) => Err(error),
@@ -50,14 +50,14 @@ fn bytes_of<'py>(data: &Bound<'py, PyAny>) -> PyResult<PyBuffer<u8>> {
 }
 
 impl<'py> Data<'py> {
-    fn of(data: &Bound<'py, PyAny>) -> PyResult<Self> {
+    pub(super) fn of(data: &Bound<'py, PyAny>) -> PyResult<Self> {
         if let Ok(fixed) = data.cast::<PyBytes>() {
             return Ok(Self::Fixed(fixed.clone()));
         }
         Ok(Self::Copied(bytes_of(data)?.to_vec(data.py())?))
     }
 
-    fn bytes(&self) -> &[u8] {
+    pub(super) fn bytes(&self) -> &[u8] {
         match self {
             Self::Fixed(bytes) => bytes.as_bytes(),
             Self::Copied(bytes) => bytes,
@@ -91,9 +91,18 @@ impl Block {
 
     fn make_pool(&self, count: u32, stride: u32, region: Option<&Region>) -> PyResult<Pool> {
         let region = region.map(|region| &region.region);
-        let memory = Memory::of_device(self.disk.device(), count, stride, region)?;
-        let first = self.pools.add(&memory);
+        let memory = self.pools.make(self.disk.device(), count, stride, region)?;
+        let first = memory.first();
         Pool::new(memory, first)
+    }
+}
+
+/// What `reconnect=` says.
+pub(super) fn policy(word: &str) -> PyResult<Reconnect> {
+    match word {
+        "fail" => Ok(Reconnect::Fail),
+        "retry" => Ok(Reconnect::Retry),
+        _ => Err(PyValueError::new_err("reconnect is \"fail\" or \"retry\"")),
     }
 }
 
@@ -111,7 +120,9 @@ fn take_first(pool: &Pool, count: usize, flow: Flow) -> Result<Vec<DmaBuf>> {
 #[pymethods]
 impl Block {
     /// Opens the block device at an address and sets it up. `timeout` limits the wait for each answer, in seconds;
-    /// `control_timeout` that for a reset and the like.
+    /// `control_timeout` that for a reset and the like. `reconnect` is what happens when the device's back-end goes
+    /// away: with "fail" what was in flight ends as IndeterminateError, and the device is gone; with "retry" a back-end
+    /// that comes back within `timeout` is used again, and reads and marked writes are sent to it.
     #[new]
     #[pyo3(signature = (
         address, *, queues=1, queue_size=None, timeout=Some(30.0), control_timeout=2.0, reconnect="fail"
@@ -125,14 +136,19 @@ impl Block {
         control_timeout: f64,
         reconnect: &str,
     ) -> PyResult<Self> {
-        if reconnect != "fail" {
-            return Err(PyValueError::new_err("reconnect= knows \"fail\" only, in this version"));
-        }
+        let reconnect = policy(reconnect)?;
         let control_timeout = wait::longest(Some(control_timeout))?;
         let timeout = wait::longest(timeout)?;
         let between = Between::new(wait::look_after_signals);
-        let options =
-            BlockOptions { queues, queue_size, timeout, control_timeout, between, ..BlockOptions::default() };
+        let options = BlockOptions {
+            queues,
+            queue_size,
+            timeout,
+            control_timeout,
+            between,
+            reconnect,
+            ..BlockOptions::default()
+        };
         let made = py.detach(|| drivers::Block::open(address, options));
         Ok(Self { disk: made.map_err(error::opening)?, pools: Arc::default(), owner: Process::current() })
     }
@@ -165,16 +181,20 @@ impl Block {
     }
 
     /// Writes any buffer's bytes at `offset`; a Buffer of this device without a copy. Answers the number of bytes. The
-    /// data may be in the device's cache then: flush().
-    fn pwrite(&self, py: Python<'_>, data: &Bound<'_, PyAny>, offset: u64) -> PyResult<usize> {
+    /// data may be in the device's cache then: flush(). With `retry` the write may be made more than once: a device
+    /// that was opened with reconnect="retry" sends it again where its back-end went away with it.
+    #[pyo3(signature = (data, offset, *, retry=false))]
+    fn pwrite(&self, py: Python<'_>, data: &Bound<'_, PyAny>, offset: u64, retry: bool) -> PyResult<usize> {
         if let Ok(own) = data.cast::<Buffer>() {
             let own = own.get();
             let buf = own.memory.take(own.index, Flow::Readable)?;
-            return self.run(py, |disk| disk.write_from(offset, buf).map(|buf| buf.len() as usize));
+            let write = if retry { drivers::Block::write_from_retry } else { drivers::Block::write_from };
+            return self.run(py, |disk| write(disk, offset, buf).map(|buf| buf.len() as usize));
         }
         let data = Data::of(data)?;
         let bytes = data.bytes();
-        self.run(py, |disk| disk.write(offset, bytes))?;
+        let write = if retry { drivers::Block::write_retry } else { drivers::Block::write };
+        self.run(py, |disk| write(disk, offset, bytes))?;
         Ok(bytes.len())
     }
 
@@ -212,7 +232,8 @@ impl Block {
         self.run(py, |disk| disk.write_many(&offsets, bytes))
     }
 
-    /// Makes all writes that were done before permanent.
+    /// Makes all writes that were done before permanent. IndeterminateError, once, after a reconnection with writes
+    /// that were done and not flushed: the back-end that went away may have lost them.
     fn flush(&self, py: Python<'_>) -> PyResult<()> {
         self.run(py, drivers::Block::flush)
     }

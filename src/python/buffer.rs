@@ -8,6 +8,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use core::ffi::{c_int, c_void};
 use core::marker::PhantomData;
+use core::sync::atomic::{AtomicU32, Ordering};
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use pyo3::buffer::PyUntypedBuffer;
@@ -152,6 +153,11 @@ impl Pool {
         Ok(Buffer::new(Arc::clone(&self.memory), place, self.first))
     }
 
+    /// The buffers, in the order of their numbers.
+    fn __iter__(&self) -> Buffers {
+        Buffers { memory: Arc::clone(&self.memory), first: self.first, next: AtomicU32::new(0) }
+    }
+
     /// Number of buffers that are in flight.
     #[getter]
     fn in_flight(&self) -> usize {
@@ -196,6 +202,30 @@ impl Pool {
     /// # Safety
     /// Called by CPython with what `__getbuffer__` filled, which owns nothing.
     unsafe fn __releasebuffer__(&self, _view: *mut ffi::Py_buffer) {}
+}
+
+/// What goes through a pool's buffers.
+#[pyclass(frozen, module = "virtio", name = "_Buffers")]
+#[derive(Debug)]
+pub(super) struct Buffers {
+    memory: Arc<Memory>,
+    first: u32,
+    next: AtomicU32,
+}
+
+#[pymethods]
+impl Buffers {
+    fn __iter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    fn __next__(&self) -> Option<Buffer> {
+        let count = self.memory.count();
+        let next = self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |next| {
+            next.checked_add(1).filter(|_| next < count)
+        });
+        Some(Buffer::new(Arc::clone(&self.memory), next.ok()?, self.first))
+    }
 }
 
 /// Numbers in an array of Python's (`array.array`, numpy), one or two dimensions of 2, 4 or 8 bytes each, read and

@@ -78,12 +78,10 @@ impl Device {
         queues.iter().filter_map(Weak::upgrade).collect()
     }
 
-    fn make_pool(&self, count: u32, stride: u32, region: Option<&Region>) -> PyResult<(Arc<Memory>, u32)> {
+    fn make_pool(&self, count: u32, stride: u32, region: Option<&Region>) -> PyResult<Arc<Memory>> {
         self.check()?;
         let region = region.map(|region| &region.region);
-        let memory = self.located(Memory::of_device(&self.inner, count, stride, region))?;
-        let first = self.pools.add(&memory);
-        Ok((memory, first))
+        self.located(self.pools.make(&self.inner, count, stride, region))
     }
 }
 
@@ -213,16 +211,20 @@ impl Device {
         Err(error.into())
     }
 
-    /// One buffer of `length` bytes, all zero.
+    /// One buffer of `length` bytes, all zero. Its memory is the device's again when nobody refers to it any more: no
+    /// object, no view, no request in flight.
     fn alloc(&self, length: u32) -> PyResult<Buffer> {
-        let (memory, first) = self.make_pool(1, length, None)?;
+        let memory = self.make_pool(1, length, None)?;
+        let first = memory.first();
         Ok(Buffer::new(memory, 0, first))
     }
 
-    /// `count` buffers of `stride` bytes in one piece of memory: new and all zero, or the beginning of a region.
+    /// `count` buffers of `stride` bytes in one piece of memory: new and all zero, or the beginning of a region. It
+    /// goes when nobody refers to any of it any more, as alloc()'s does; their numbers alone keep nothing.
     #[pyo3(signature = (count, stride, *, region=None))]
     fn pool(&self, count: u32, stride: u32, region: Option<&Bound<'_, Region>>) -> PyResult<Pool> {
-        let (memory, first) = self.make_pool(count, stride, region.map(Bound::get))?;
+        let memory = self.make_pool(count, stride, region.map(Bound::get))?;
+        let first = memory.first();
         Pool::new(memory, first)
     }
 

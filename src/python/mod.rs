@@ -7,6 +7,7 @@
 //! - Exceptions are made at one place: `error.rs`.
 #![cfg(not(loom))]
 
+mod aio;
 mod batch;
 mod block;
 mod buffer;
@@ -27,6 +28,9 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 
 use pyo3::exceptions::PyImportError;
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::queue::Counters;
 
 /// The compiled part of the package `virtio`, which re-exports what is of use.
 #[pymodule(gil_used = false)]
@@ -34,9 +38,11 @@ mod _virtio {
     use pyo3::prelude::*;
 
     #[pymodule_export]
+    use crate::python::aio::AsyncBlock;
+    #[pymodule_export]
     use crate::python::block::Block;
     #[pymodule_export]
-    use crate::python::buffer::{Buffer, Pool, Region};
+    use crate::python::buffer::{Buffer, Buffers, Pool, Region};
     #[pymodule_export]
     use crate::python::device::{Device, open};
     #[pymodule_export]
@@ -76,6 +82,22 @@ fn one_interpreter(py: Python<'_>) -> PyResult<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// What a queue has counted, by name.
+fn counted(py: Python<'_>, counted: Counters) -> PyResult<Bound<'_, PyDict>> {
+    let counters = PyDict::new(py);
+    for (name, value) in [
+        ("added", counted.added),
+        ("used", counted.used),
+        ("kicks", counted.kicks),
+        ("kicks_saved", counted.kicks_saved),
+        ("clamped", counted.clamped),
+        ("early", counted.early),
+    ] {
+        counters.set_item(name, value)?;
+    }
+    Ok(counters)
 }
 
 /// A name of one of the package's Python modules.

@@ -7,6 +7,7 @@ mod driver_common;
 mod answers;
 mod config;
 mod requests;
+mod submit;
 mod threads;
 
 use std::sync::{Arc, Mutex};

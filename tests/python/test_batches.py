@@ -27,8 +27,8 @@ def test_slots_go_in_and_tokens_come_out(entropy: Running, code: str) -> None:
 
 def test_a_full_queue_takes_as_many_as_it_can_and_says_so(entropy: Running) -> None:
     dev, q = entropy
-    dev.pool(100, 16)
-    slots = np.arange(100, dtype=np.uint32)
+    pool = dev.pool(100, 16)
+    slots = np.arange(pool.count, dtype=np.uint32)
     assert q.add_many(None, slots) == 64
     with pytest.raises(virtio.QueueFullError) as full:
         q.add_many(None, slots[64:])

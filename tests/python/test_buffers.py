@@ -5,10 +5,12 @@ from __future__ import annotations
 import array
 import ctypes
 import fcntl
+import gc
 import io
 import mmap
 import os
 import struct
+from collections.abc import Iterable
 
 import pytest
 
@@ -175,3 +177,14 @@ def test_what_is_no_buffer_or_read_only_is_refused() -> None:
         for length, offset in ((512, 1 << 20), (1 << 40, 0), (1024, (1 << 20) - 512)):
             with pytest.raises(ValueError, match="outside"):
                 disk.pread(length, offset)
+
+
+def test_a_pool_is_iterated_over_and_says_so(entropy: Running) -> None:
+    dev, _ = entropy
+    pool = dev.pool(5, 64)
+    assert isinstance(pool, Iterable)
+    assert [buf.slot for buf in pool] == list(range(pool.first, pool.first + 5))
+    buffers = iter(pool)
+    del pool
+    gc.collect()
+    assert len(list(buffers)) == 5 and next(buffers, None) is None

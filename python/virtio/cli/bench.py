@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import random
-import struct
 import time
 from array import array
-from errno import EIO, ETIMEDOUT
 from typing import TYPE_CHECKING, Any
 
 import virtio
@@ -18,8 +16,6 @@ __all__ = ["NAMES", "measure"]
 
 NAMES = {"one": "one at a time", "batch": "batches", "asyncio": "asyncio"}
 SECTOR = 512
-# A block request's header (VIRTIO 1.4 §5.2.6): type, reserved, sector. Type 0 is a read; status 0 is success.
-HEADER = struct.Struct("<IIQ")
 PLACES = 4096
 
 
@@ -104,43 +100,26 @@ def _asyncio(address: str, seconds: float, block_size: int, depth: int, timeout:
 
     from virtio import aio
 
-    async def worker(
-        q: aio.Queue, parts: tuple[virtio.Buffer, ...], places: Iterator[int], clock: _Clock
-    ) -> None:
-        header, data, status = parts
-        ask, answer = memoryview(header), memoryview(status)
+    async def worker(disk: aio.Block, places: Iterator[int], clock: _Clock) -> None:
         while clock.running():
             begun = time.perf_counter()
-            HEADER.pack_into(ask, 0, 0, 0, next(places) // SECTOR)
-            answer[0] = 0xFF
-            await q.transfer([header], [data, status])
-            if answer[0] != 0:
-                raise virtio.RequestError(EIO, f"a read ended with status {answer[0]}", address)
+            await disk.pread(block_size, next(places))
             clock.add(begun, 1)
 
-    async def all_workers(dev: virtio.Device, queue: virtio.Queue) -> dict[str, Any]:
-        shared = aio.Queue(queue)
-        places = _for_ever(_places(dev.config["capacity"] * SECTOR, block_size))
-        pools = dev.pool(depth, HEADER.size), dev.pool(depth, block_size), dev.pool(depth, 1)
-        clock = _Clock(seconds)
-        async with asyncio.TaskGroup() as group:
-            for at in range(depth):
-                parts = pools[0][at], pools[1][at], pools[2][at]
-                group.create_task(worker(shared, parts, places, clock))
-        return clock.result("asyncio", depth)
+    async def all_workers() -> dict[str, Any]:
+        async with aio.Block(address, timeout=timeout) as disk:
+            places = _for_ever(_places(disk.size, block_size))
+            clock = _Clock(seconds)
+            async with asyncio.TaskGroup() as group:
+                for _ in range(depth):
+                    group.create_task(worker(disk, places, clock))
+            return clock.result("asyncio", depth)
 
-    with virtio.open(address) as dev:
-        dev.negotiate(want=virtio.Feature.EVENT_IDX | virtio.Feature.INDIRECT_DESC)
-        with dev.queue(0) as queue:
-            dev.start()
-            try:
-                with asyncio.Runner() as runner:
-                    return runner.run(asyncio.wait_for(all_workers(dev, queue), seconds + timeout))
-            except TimeoutError:
-                raise virtio.VirtioTimeoutError(ETIMEDOUT, f"no answer within {timeout} s", address) from None
-            except ExceptionGroup as several:
-                # One says enough: what broke the queue broke all its requests.
-                raise several.exceptions[0] from None
+    try:
+        return asyncio.run(all_workers())
+    except ExceptionGroup as several:
+        # One says enough: what broke the queue broke all its requests.
+        raise several.exceptions[0] from None
 
 
 _WAYS: dict[str, Callable[[str, float, int, int, float], dict[str, Any]]] = {

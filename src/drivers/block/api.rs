@@ -75,11 +75,11 @@ const LOOK_EVERY: u64 = 1000;
 /// ```
 pub struct Block {
     // Before the device: what is in flight then goes to its quarantine, which its reset empties.
-    lanes: Box<[Mutex<Lane>]>,
+    pub(super) lanes: Box<[Mutex<Lane>]>,
     /// Which lane to wait for when all are taken.
     turn: AtomicUsize,
-    rescue: Rescue,
-    features: Features,
+    pub(super) rescue: Rescue,
+    pub(super) features: Features,
     limits: Mutex<Limits>,
     pub(super) shape: Shape,
     pub(super) size_max: u32,
@@ -189,7 +189,7 @@ impl Block {
     /// What request queue `index` has counted; waits for a call that uses it.
     pub fn counters(&self, index: usize) -> Option<Counters> {
         let lane = self.lanes.get(index)?;
-        Some(lane.lock().unwrap_or_else(PoisonError::into_inner).queue().counters())
+        Some(lane.lock().unwrap_or_else(PoisonError::into_inner).queue.counters())
     }
 
     /// Takes what has happened to the device, and reads its configuration again if that changed (fault C16).

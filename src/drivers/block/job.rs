@@ -69,9 +69,9 @@ pub(super) trait Job {
         Ok(())
     }
 
-    /// Copies data that a request read to `at`.
-    fn store(&mut self, _at: u64, _buf: &DmaBuf) -> Result<()> {
-        Ok(())
+    /// Takes data that a request read, for `at` on; gives the buffer back unless it keeps it.
+    fn store(&mut self, _at: u64, buf: DmaBuf) -> Result<Option<DmaBuf>> {
+        Ok(Some(buf))
     }
 
     /// Takes a caller's buffer back from a request that succeeded.
@@ -86,37 +86,41 @@ fn beyond(at: u64, len: u32, size: usize) -> Error {
     Error::OutOfBounds { offset: at, len: len.into(), size: size as u64 }
 }
 
-/// Reads into a slice.
-pub(super) struct Read<'a> {
+/// Reads into bytes.
+#[derive(Debug)]
+pub(super) struct Read<T> {
     pub(super) sector: u64,
     pub(super) pieces: Transfers,
-    pub(super) to: &'a mut [u8],
+    pub(super) to: T,
 }
 
-impl Job for Read<'_> {
+impl<T: AsMut<[u8]>> Job for Read<T> {
     fn next(&mut self) -> Option<Piece> {
         let (at, len) = self.pieces.next()?;
         let sector = self.sector.saturating_add(at.checked_div(SECTOR).unwrap_or(0));
         Some(Piece::transfer(sector, Flow::FromDevice, at, len, false))
     }
 
-    fn store(&mut self, at: u64, buf: &DmaBuf) -> Result<()> {
-        let (start, size) = (place(at), self.to.len());
-        let to = self.to.get_mut(start..start.saturating_add(buf.len() as usize));
-        buf.read(0, to.ok_or_else(|| beyond(at, buf.len(), size))?)
+    fn store(&mut self, at: u64, buf: DmaBuf) -> Result<Option<DmaBuf>> {
+        let to = self.to.as_mut();
+        let (start, size) = (place(at), to.len());
+        let to = to.get_mut(start..start.saturating_add(buf.len() as usize));
+        buf.read(0, to.ok_or_else(|| beyond(at, buf.len(), size))?)?;
+        Ok(Some(buf))
     }
 }
 
-/// Writes from a slice.
-pub(super) struct Write<'a> {
+/// Writes from bytes.
+#[derive(Debug)]
+pub(super) struct Write<F> {
     pub(super) sector: u64,
     pub(super) pieces: Transfers,
-    pub(super) from: &'a [u8],
+    pub(super) from: F,
     /// Whether its requests may be sent again.
     pub(super) repeats: bool,
 }
 
-impl Job for Write<'_> {
+impl<F: AsRef<[u8]>> Job for Write<F> {
     fn next(&mut self) -> Option<Piece> {
         let (at, len) = self.pieces.next()?;
         let sector = self.sector.saturating_add(at.checked_div(SECTOR).unwrap_or(0));
@@ -124,9 +128,9 @@ impl Job for Write<'_> {
     }
 
     fn load(&mut self, at: u64, buf: &DmaBuf) -> Result<()> {
-        let start = place(at);
-        let from = self.from.get(start..start.saturating_add(buf.len() as usize));
-        buf.write(0, from.ok_or_else(|| beyond(at, buf.len(), self.from.len()))?)
+        let (start, from) = (place(at), self.from.as_ref());
+        let part = from.get(start..start.saturating_add(buf.len() as usize));
+        buf.write(0, part.ok_or_else(|| beyond(at, buf.len(), from.len()))?)
     }
 }
 
@@ -182,15 +186,17 @@ impl Job for Scatter<'_> {
         buf.write(0, part.ok_or_else(|| beyond(at, buf.len(), from.len()))?)
     }
 
-    fn store(&mut self, at: u64, buf: &DmaBuf) -> Result<()> {
-        let Scattered::To(to) = &mut self.data else { return Ok(()) };
+    fn store(&mut self, at: u64, buf: DmaBuf) -> Result<Option<DmaBuf>> {
+        let Scattered::To(to) = &mut self.data else { return Ok(Some(buf)) };
         let (start, size) = (place(at), to.len());
         let part = to.get_mut(start..start.saturating_add(buf.len() as usize));
-        buf.read(0, part.ok_or_else(|| beyond(at, buf.len(), size))?)
+        buf.read(0, part.ok_or_else(|| beyond(at, buf.len(), size))?)?;
+        Ok(Some(buf))
     }
 }
 
 /// One request with a caller's own buffer.
+#[derive(Debug)]
 pub(super) struct Own {
     pub(super) sector: u64,
     pub(super) flow: Flow,
@@ -217,37 +223,42 @@ impl Job for Own {
 }
 
 /// One request with an answer of fixed length, or with none: flush, get id, get lifetime.
-pub(super) struct Ask<'a> {
+#[derive(Debug)]
+pub(super) struct Ask<A> {
     pub(super) request_type: RequestType,
-    pub(super) answer: &'a mut [u8],
+    pub(super) answer: A,
     pub(super) asked: bool,
 }
 
-impl Job for Ask<'_> {
+impl<A: AsMut<[u8]>> Job for Ask<A> {
     fn next(&mut self) -> Option<Piece> {
         if core::mem::replace(&mut self.asked, true) {
             return None;
         }
+        let answer = self.answer.as_mut();
         let what = What {
             request_type: self.request_type,
             sector: 0,
-            flow: if self.answer.is_empty() { Flow::None } else { Flow::FromDevice },
+            flow: if answer.is_empty() { Flow::None } else { Flow::FromDevice },
             at: 0,
-            len: u32::try_from(self.answer.len()).unwrap_or(u32::MAX),
+            len: u32::try_from(answer.len()).unwrap_or(u32::MAX),
             // What is asked, but for a flush, is told as well by another back-end.
-            repeats: !self.answer.is_empty(),
+            repeats: !answer.is_empty(),
         };
         Some(Piece { what, own: None })
     }
 
-    fn store(&mut self, at: u64, buf: &DmaBuf) -> Result<()> {
-        let (start, size) = (place(at), self.answer.len());
-        let to = self.answer.get_mut(start..start.saturating_add(buf.len() as usize));
-        buf.read(0, to.ok_or_else(|| beyond(at, buf.len(), size))?)
+    fn store(&mut self, at: u64, buf: DmaBuf) -> Result<Option<DmaBuf>> {
+        let to = self.answer.as_mut();
+        let (start, size) = (place(at), to.len());
+        let to = to.get_mut(start..start.saturating_add(buf.len() as usize));
+        buf.read(0, to.ok_or_else(|| beyond(at, buf.len(), size))?)?;
+        Ok(Some(buf))
     }
 }
 
 /// Discards, writes zeroes or erases ranges: several segments to a request.
+#[derive(Debug)]
 pub(super) struct Erase {
     pub(super) request_type: RequestType,
     pub(super) ranges: Ranges,

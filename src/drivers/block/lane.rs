@@ -1,8 +1,5 @@
-//! One request queue: requests in flight, their headers, buffers and answers.
-//!
-//! A lane serves one call at a time and keeps as many of its requests in flight as there is room for. Requests of
-//! a call that ended with a time-out stay in flight; their late answers are taken by whichever call comes next,
-//! and dropped.
+//! One request queue: requests in flight, their headers, buffers and answers. Who they are for, and when they are
+//! waited for, is the business of [`super::call`] and [`super::submit`].
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -14,7 +11,6 @@ use super::split::Shape;
 use super::verdict::{UNWRITTEN, verdict};
 use crate::device::{Device, Queue, Used};
 use crate::drivers::Between;
-use crate::event::Deadline;
 use crate::mem::pool::{DmaBuf, DmaPool};
 use crate::queue::Token;
 use crate::spec::ByteOrder;
@@ -23,6 +19,10 @@ use crate::{Error, Result};
 
 /// Bytes from one header or status to the next: a cache line, since device and driver write at the same time.
 const LINE: u32 = 64;
+/// Bytes of the buffers for small requests: many of those are in flight at a time.
+const SMALL: u32 = 4096;
+/// Most of them.
+const MOST_SMALL: u32 = 256;
 /// Bytes copied for the device between two notifications: it works on one part while the next is copied.
 const SHOW_AFTER: u64 = 128 << 10;
 
@@ -30,7 +30,7 @@ const SHOW_AFTER: u64 = 128 << 10;
 #[derive(Debug)]
 struct Stock {
     free: Vec<DmaBuf>,
-    /// Where buffers go whose request was refused, and come from again.
+    /// Where buffers go whose request was refused, or that somebody else had, and come from again.
     pool: DmaPool,
 }
 
@@ -55,12 +55,66 @@ impl Stock {
     }
 }
 
+/// What a queue's requests are made of.
+#[derive(Debug)]
+struct Stocks {
+    headers: Stock,
+    statuses: Stock,
+    /// Buffers for small requests, and for all.
+    small: Option<Stock>,
+    data: Stock,
+}
+
+impl Stocks {
+    /// For a queue of so many descriptors: it holds no more requests.
+    fn new(device: &Device, size: u32, make: &Make) -> Result<Self> {
+        let Shape { segment, .. } = make.shape;
+        let count = make.window.checked_div(segment).unwrap_or(0).clamp(1, 4096);
+        let one = u32::from(make.shape.segments(make.shape.request));
+        let small = size.min(MOST_SMALL).min(make.window.div_ceil(SMALL));
+        Ok(Self {
+            headers: Stock::new(device, size, LINE)?,
+            statuses: Stock::new(device, size, LINE)?,
+            small: (segment > SMALL && small > count)
+                .then(|| Stock::new(device, small, SMALL))
+                .transpose()?,
+            data: Stock::new(device, count.max(one), segment)?,
+        })
+    }
+
+    /// Where a buffer of `len` bytes comes from.
+    fn of(&mut self, len: u32) -> &mut Stock {
+        match &mut self.small {
+            Some(small) if len <= SMALL && small.has(1) => small,
+            _ => &mut self.data,
+        }
+    }
+
+    fn has(&self, len: u32, count: usize) -> bool {
+        count == 0
+            || self.data.has(count)
+            || len <= SMALL && self.small.as_ref().is_some_and(|s| s.has(count))
+    }
+
+    /// The one that a buffer came from.
+    fn home(&mut self, buf: &DmaBuf) -> &mut Stock {
+        match &mut self.small {
+            Some(small) if buf.capacity() == SMALL => small,
+            _ => &mut self.data,
+        }
+    }
+
+    fn give(&mut self, buf: DmaBuf) {
+        self.home(&buf).free.push(buf);
+    }
+}
+
 /// A request in flight.
 #[derive(Debug, Clone, Copy)]
-struct Request {
+pub(super) struct Request {
     token: Token,
     /// Number of the call that it belongs to.
-    call: u64,
+    pub(super) call: u64,
     what: What,
     /// Data buffers.
     segments: u16,
@@ -68,15 +122,46 @@ struct Request {
     own: bool,
 }
 
-/// How the call that runs stands.
+/// How a call stands.
 #[derive(Debug)]
-struct Call {
+pub(super) struct Call {
+    /// By which its requests are known.
+    pub(super) number: u64,
     /// Its requests that are in flight.
-    mine: u32,
+    pub(super) mine: u32,
     /// The first thing that went wrong: from then on nothing is sent.
-    failure: Option<Error>,
+    pub(super) failure: Option<Error>,
     /// Requests to be sent again, on a new queue.
-    again: Vec<Piece>,
+    pub(super) again: Vec<Piece>,
+}
+
+impl Call {
+    pub(super) fn new(number: u64) -> Self {
+        Self { number, mine: 0, failure: None, again: Vec::new() }
+    }
+
+    /// A request of it has ended, and nobody knows whether it was done. That says more than that the queue is closed,
+    /// or that another request failed.
+    pub(super) fn lose(&mut self, token: Token) {
+        self.mine = self.mine.saturating_sub(1);
+        if !matches!(self.failure, Some(Error::Indeterminate { .. } | Error::Interrupted)) {
+            self.failure = Some(Error::Indeterminate { token: token.into_raw() });
+        }
+    }
+
+    /// Whether nothing is left to be done, once the job has no request more.
+    pub(super) fn is_over(&self) -> bool {
+        self.mine == 0 && (self.failure.is_some() || self.again.is_empty())
+    }
+}
+
+/// A request that ended with the device.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) token: Token,
+    pub(super) call: u64,
+    /// The same once more, where it may be sent again.
+    pub(super) again: Option<Piece>,
 }
 
 /// How a lane is made.
@@ -92,19 +177,16 @@ pub(super) struct Make {
 /// One request queue and all that belongs to it.
 #[derive(Debug)]
 pub(super) struct Lane {
-    queue: Queue<DmaBuf>,
-    headers: Stock,
-    statuses: Stock,
-    data: Stock,
+    pub(super) queue: Queue<DmaBuf>,
+    stocks: Stocks,
     /// By the descriptor that heads the chain.
     requests: Box<[Option<Request>]>,
     shape: Shape,
-    timeout: Duration,
-    between: Between,
     order: ByteOrder,
     legacy: bool,
-    call: u64,
-    make: Make,
+    /// Number of the last call that waited.
+    pub(super) call: u64,
+    pub(super) make: Make,
     /// Life of the device that the queue belongs to.
     life: u64,
     /// Memory that the buffers lie in.
@@ -114,82 +196,30 @@ pub(super) struct Lane {
 impl Lane {
     pub(super) fn new(device: &Device, queue: Queue<DmaBuf>, make: &Make) -> Result<Self> {
         let size = u32::from(queue.size());
-        let [headers, statuses, data] = stocks(device, size, make)?;
         Ok(Self {
-            headers,
-            statuses,
-            data,
+            stocks: Stocks::new(device, size, make)?,
             requests: (0..size).map(|_| None).collect(),
             queue,
             make: make.clone(),
             life: 0,
             space: device.memory().id(),
             shape: make.shape,
-            timeout: make.timeout,
-            between: make.between.clone(),
             order: device.transport().byte_order(),
             legacy: device.transport().legacy(),
             call: 0,
         })
     }
 
-    /// Does all requests of `job`, and gives the first error that one of them met, when none is in flight any
-    /// more. [`Error::Timeout`] where no answer came for the lane's time; then some are in flight still.
-    pub(super) fn run(&mut self, job: &mut impl Job, rescue: &Rescue) -> Result<()> {
-        self.call = self.call.wrapping_add(1);
-        let mut call = Call { mine: 0, failure: None, again: Vec::new() };
-        if rescue.retries() {
-            self.queue.keep_for_reclaim();
-            if rescue.life() != self.life {
-                self.take_seat(&mut call, rescue)?;
-            }
-        }
-        let mut pending = job.next();
-        loop {
-            if call.failure.is_none()
-                && let Err(error) = self.send(&mut pending, job, &mut call)
-            {
-                if self.rescued(&error, &mut call, rescue) {
-                    continue;
-                }
-                // What is in flight has to end all the same.
-                call.failure = Some(error);
-            }
-            if call.mine == 0 && (call.failure.is_some() || pending.is_none() && call.again.is_empty()) {
-                return call.failure.map_or(Ok(()), Err);
-            }
-            match self.next_used(&mut call) {
-                Ok(Some(used)) => self.drain(used, job, &mut call, rescue)?,
-                Ok(None) => {}
-                Err(error) if self.rescued(&error, &mut call, rescue) => {}
-                Err(error) => return Err(call.failure.unwrap_or(error)),
-            }
-        }
+    /// Life of the device that the queue belongs to.
+    pub(super) fn life(&self) -> u64 {
+        self.life
     }
 
-    /// Whether what `error` means for the call is settled: the lane has a queue of a new life, or the call has failed
-    /// with all its requests told of.
-    fn rescued(&mut self, error: &Error, call: &mut Call, rescue: &Rescue) -> bool {
-        if !rescue.can_help(error) {
-            return false;
-        }
-        if let Err(error) = self.take_seat(call, rescue) {
-            call.failure.get_or_insert(error);
-        }
-        true
-    }
-
-    /// Takes a queue of the device's present life, or sees to it that there is one. What was in flight on the old
-    /// one is to be sent again, or ends.
-    fn take_seat(&mut self, call: &mut Call, rescue: &Rescue) -> Result<()> {
-        let deadline = Deadline::after(self.timeout);
-        let seat = rescue.recover(self.life, self.queue.index(), deadline);
-        self.end_all(call, seat.is_ok())?;
-        let Seat { queue, life } = seat?;
-        let device = rescue.device();
+    /// Goes on with a queue of another life, and new buffers where the device has other memory.
+    pub(super) fn sit_down(&mut self, seat: Seat, device: &Device) -> Result<()> {
+        let Seat { queue, life } = seat;
         if device.memory().id() != self.space {
-            let [headers, statuses, data] = stocks(device, u32::from(queue.size()), &self.make)?;
-            (self.headers, self.statuses, self.data) = (headers, statuses, data);
+            self.stocks = Stocks::new(device, u32::from(queue.size()), &self.make)?;
             self.space = device.memory().id();
         }
         (self.queue, self.life) = (queue, life);
@@ -197,39 +227,45 @@ impl Lane {
         Ok(())
     }
 
-    /// The device has ended: settles what it had in flight.
-    fn end_all(&mut self, call: &mut Call, again: bool) -> Result<()> {
-        let Self { queue, requests, headers, statuses, data, call: number, .. } = self;
+    /// The device has ended: gives each request that it had, which is to be sent `again`, where it may be, or ends.
+    /// Buffers that a stopped device had go home.
+    pub(super) fn reclaim(&mut self, again: bool, mut ended: impl FnMut(Ended)) -> Result<()> {
+        let Self { queue, requests, stocks, .. } = self;
         queue.reclaim(|token, bufs| {
             let request = requests.get_mut(usize::from(token.slot())).and_then(Option::take);
             let Some(request) = request.filter(|request| request.token == token) else { return };
-            let mine = request.call == *number;
             let stopped = !bufs.is_empty();
             let (last, mut own) = (bufs.len().saturating_sub(1), None);
             for (index, buf) in bufs.into_iter().enumerate() {
                 match index {
-                    0 => headers.free.push(buf),
-                    _ if index == last => statuses.free.push(buf),
+                    0 => stocks.headers.free.push(buf),
+                    _ if index == last => stocks.statuses.free.push(buf),
                     _ if request.own => own = Some(buf),
-                    _ => data.free.push(buf),
+                    _ => stocks.give(buf),
                 }
             }
-            if !mine {
-                return;
-            }
-            call.mine = call.mine.saturating_sub(1);
-            if again && request.what.repeats && (stopped || !request.own) {
-                call.again.push(Piece { what: request.what, own });
-            } else if !matches!(call.failure, Some(Error::Indeterminate { .. })) {
-                call.failure = Some(Error::Indeterminate { token: token.into_raw() });
-            }
+            let repeats = again && request.what.repeats && (stopped || !request.own);
+            let again = repeats.then_some(Piece { what: request.what, own });
+            ended(Ended { token, call: request.call, again });
         })
     }
 
-    /// Adds requests while there is room, and shows them to the device.
-    fn send(&mut self, pending: &mut Option<Piece>, job: &mut impl Job, call: &mut Call) -> Result<()> {
+    /// The request of this token, which ended without an answer.
+    pub(super) fn forget(&mut self, token: u64) -> Option<(Token, Request)> {
+        let token = Token::from_raw(token);
+        let request = self.requests.get_mut(usize::from(token.slot())).and_then(Option::take);
+        request.map(|request| (token, request))
+    }
+
+    /// Adds requests while there is room. Answers whether some are not shown to the device yet; they are to be shown
+    /// whatever happened after them.
+    pub(super) fn fill(
+        &mut self,
+        pending: &mut Option<Piece>,
+        job: &mut impl Job,
+        call: &mut Call,
+    ) -> (bool, Result<()>) {
         let (mut hidden, mut copied) = (false, 0u64);
-        let mut sent = Ok(());
         loop {
             let again = call.again.pop_if(|piece| self.has_room(piece));
             let first = again.is_some();
@@ -237,41 +273,37 @@ impl Lane {
                 true => pending.take_if(|piece| self.has_room(piece)),
                 false => None,
             });
-            let Some(piece) = next else { break };
+            let Some(piece) = next else { return (hidden, Ok(())) };
             let (what, own) = (piece.what, piece.own.is_some());
-            if let Err(error) = self.queue.check() {
+            let (checked, mut kept) = (self.queue.check(), None);
+            let sent = match checked {
+                Ok(()) => self.add(call.number, piece, job),
                 // Kept whole, with its buffer, for another queue.
-                call.again.push(piece);
-                if !first {
-                    *pending = job.next();
+                Err(error) => {
+                    kept = Some(piece);
+                    Err(error)
                 }
-                sent = Err(error);
-                break;
-            }
-            copied = copied.saturating_add(if what.flow == Flow::ToDevice { what.len.into() } else { 0 });
-            sent = self.add(piece, job);
-            if let Err(error) = &sent {
-                // It never was in flight, and can be sent on another queue, unless its data is gone.
-                match what.reloads() && !own {
-                    true => call.again.push(Piece { what, own: None }),
-                    false => call.failure = Some(error.clone()),
-                }
-                if !first {
-                    *pending = job.next();
-                }
-                break;
-            }
-            (hidden, call.mine) = (true, call.mine.saturating_add(1));
+            };
             if !first {
                 *pending = job.next();
             }
+            if let Err(error) = sent {
+                // It never was in flight, and can be sent on another queue, unless its data is gone.
+                match kept.or_else(|| (what.reloads() && !own).then_some(Piece { what, own: None })) {
+                    Some(piece) => call.again.push(piece),
+                    None => call.failure = Some(error.clone()),
+                }
+                return (hidden, Err(error));
+            }
+            (hidden, call.mine) = (true, call.mine.saturating_add(1));
+            copied = copied.saturating_add(if what.flow == Flow::ToDevice { what.len.into() } else { 0 });
             if copied >= SHOW_AFTER {
                 (hidden, copied) = (false, 0);
-                self.queue.notify()?;
+                if let Err(error) = self.queue.notify() {
+                    return (hidden, Err(error));
+                }
             }
         }
-        // What was added is shown whatever happened after it.
-        if hidden { self.queue.notify().and(sent) } else { sent }
     }
 
     /// Data buffers that a request takes.
@@ -287,18 +319,18 @@ impl Lane {
         let segments = self.segments(piece);
         let bounce = if piece.own.is_some() { 0 } else { usize::from(segments) };
         self.queue.has_room(segments.saturating_add(2))
-            && self.headers.has(1)
-            && self.statuses.has(1)
-            && self.data.has(bounce)
+            && self.stocks.headers.has(1)
+            && self.stocks.statuses.has(1)
+            && self.stocks.has(piece.what.len, bounce)
     }
 
-    fn add(&mut self, piece: Piece, job: &mut impl Job) -> Result<()> {
+    fn add(&mut self, call: u64, piece: Piece, job: &mut impl Job) -> Result<()> {
         let segments = self.segments(&piece);
         let Piece { what, own } = piece;
         let What { request_type, sector, flow, at, len, .. } = what;
-        let header = self.headers.take(Header::SIZE as u32)?;
+        let header = self.stocks.headers.take(Header::SIZE as u32)?;
         header.write(0, &Header { request_type, reserved: 0, sector }.encode(self.order))?;
-        let status = self.statuses.take(STATUS_SIZE as u32)?;
+        let status = self.stocks.statuses.take(STATUS_SIZE as u32)?;
         status.write(0, &[UNWRITTEN])?;
         let is_own = own.is_some();
         let token = match (flow, own, segments) {
@@ -315,7 +347,7 @@ impl Lane {
             }
             (_, None, _) => self.add_many(job, flow, at, len, [header, status])?,
         };
-        let request = Request { token, call: self.call, what, segments, own: is_own };
+        let request = Request { token, call, what, segments, own: is_own };
         if let Some(place) = self.requests.get_mut(usize::from(token.slot())) {
             *place = Some(request);
         }
@@ -324,7 +356,7 @@ impl Lane {
 
     /// A data buffer for `len` bytes at `at`, with what the device is to read.
     fn loaded(&mut self, job: &mut impl Job, flow: Flow, at: u64, len: u32) -> Result<DmaBuf> {
-        let buf = self.data.take(len)?;
+        let buf = self.stocks.of(len).take(len)?;
         match flow {
             Flow::ToDevice => job.load(at, &buf)?,
             // Where the used length says nothing, nothing may be left of an earlier request (D10).
@@ -355,118 +387,61 @@ impl Lane {
         self.queue.add_chain([header].into_iter().chain(read), written.into_iter().chain([status]))
     }
 
-    /// Waits for the next answer; `None` where a request ended without one.
-    fn next_used(&mut self, call: &mut Call) -> Result<Option<Used<DmaBuf>>> {
-        let answer = self.queue.pop();
-        if let Some(used) = self.sort_out(answer, call)? {
-            return Ok(Some(used));
-        }
-        if call.mine == 0 && call.failure.is_some() {
-            return Ok(None);
-        }
-        let answer = self.queue.get_with(Deadline::after(self.timeout), || self.between.look());
-        self.sort_out(answer.map(Some), call)
+    /// Whether so many of the buffers like this one are with callers that the others would have to wait.
+    pub(super) fn runs_short(&mut self, buf: &DmaBuf) -> bool {
+        let stock = self.stocks.home(buf);
+        stock.free.len().saturating_add(stock.pool.free()) < stock.pool.count() as usize / 2
     }
 
-    /// A request that ended with the device is told of once: here, where it is this call's.
-    fn sort_out(
-        &mut self,
-        answer: Result<Option<Used<DmaBuf>>>,
-        call: &mut Call,
-    ) -> Result<Option<Used<DmaBuf>>> {
-        let Err(Error::Indeterminate { token }) = answer else { return answer };
-        let slot = usize::from(Token::from_raw(token).slot());
-        let request = self.requests.get_mut(slot).and_then(Option::take);
-        if request.is_some_and(|request| request.call == self.call) {
-            call.mine = call.mine.saturating_sub(1);
-            // It says more than that the queue is closed, or that another request failed.
-            if !matches!(call.failure, Some(Error::Indeterminate { .. })) {
-                call.failure = Some(Error::Indeterminate { token });
-            }
-        }
-        Ok(None)
+    /// Takes a data buffer back.
+    pub(super) fn give(&mut self, buf: DmaBuf) {
+        self.stocks.give(buf);
     }
 
-    /// Takes this answer and all others that are there.
-    fn drain(
-        &mut self,
-        first: Used<DmaBuf>,
-        job: &mut impl Job,
-        call: &mut Call,
-        rescue: &Rescue,
-    ) -> Result<()> {
-        let mut next = Some(first);
-        while let Some(used) = next {
-            if let Some(outcome) = self.take(used, job, rescue)? {
-                call.mine = call.mine.saturating_sub(1);
-                if let Err(error) = outcome {
-                    call.failure.get_or_insert(error);
-                }
-            }
-            let answer = self.queue.pop();
-            next = match self.sort_out(answer, call) {
-                Err(error) if self.rescued(&error, call, rescue) => None,
-                answer => answer?,
-            };
-        }
-        Ok(())
+    /// The request that a used buffer answers; `None` where there is none of its token.
+    pub(super) fn find(&mut self, used: &Used<DmaBuf>) -> Option<Request> {
+        let request = self.requests.get_mut(usize::from(used.token.slot())).and_then(Option::take);
+        request.filter(|request| request.token == used.token)
     }
 
-    /// Takes an answer apart; `None` where it was another call's.
-    fn take(
+    /// Takes the answer to a request apart, for its job, if anybody waits for that still: what the device said about
+    /// it.
+    pub(super) fn settle(
         &mut self,
+        request: Request,
         mut used: Used<DmaBuf>,
-        job: &mut impl Job,
+        mut job: Option<&mut impl Job>,
         rescue: &Rescue,
-    ) -> Result<Option<Result<()>>> {
-        let slot = usize::from(used.token.slot());
-        let request = self.requests.get_mut(slot).and_then(Option::take);
-        let Some(request) = request.filter(|request| request.token == used.token) else { return Ok(None) };
+    ) -> Result<Result<()>> {
         let segments = usize::from(request.segments);
         // From the end: taking one out moves those behind it.
-        let Some(status) = used.buffer(segments.saturating_add(1)) else { return Ok(None) };
+        let gone = Error::Misuse { what: "a request to a block device has a status buffer" };
+        let status = used.buffer(segments.saturating_add(1)).ok_or(gone)?;
         let mut byte = [UNWRITTEN; STATUS_SIZE];
         status.read(0, &mut byte)?;
-        self.statuses.free.push(status);
+        self.stocks.statuses.free.push(status);
         let [byte] = byte;
         let outcome = verdict(self.legacy, byte, used.written, used.capacity);
-        let mine = request.call == self.call;
         if outcome.is_ok() && request.what.flow == Flow::ToDevice {
             rescue.wrote(self.life);
         }
         for index in (0..segments).rev() {
             let Some(buf) = used.buffer(index.saturating_add(1)) else { continue };
-            if request.own {
-                if mine && outcome.is_ok() {
-                    job.give_back(buf);
+            let job = job.as_mut().filter(|_| outcome.is_ok());
+            match (request.own, job) {
+                (true, Some(job)) => job.give_back(buf),
+                (true, None) => {}
+                (false, Some(job)) if request.what.flow == Flow::FromDevice => {
+                    let offset = u64::from(self.shape.segment).saturating_mul(index as u64);
+                    let left = job.store(request.what.at.saturating_add(offset), buf)?;
+                    left.into_iter().for_each(|buf| self.stocks.give(buf));
                 }
-                continue;
+                (false, _) => self.stocks.give(buf),
             }
-            if mine && outcome.is_ok() && request.what.flow == Flow::FromDevice {
-                let offset = u64::from(self.shape.segment).saturating_mul(index as u64);
-                job.store(request.what.at.saturating_add(offset), &buf)?;
-            }
-            self.data.free.push(buf);
         }
         if let Some(header) = used.buffer(0) {
-            self.headers.free.push(header);
+            self.stocks.headers.free.push(header);
         }
-        Ok(mine.then_some(outcome))
+        Ok(outcome)
     }
-
-    /// The queue, for looking at it.
-    pub(super) fn queue(&self) -> &Queue<DmaBuf> {
-        &self.queue
-    }
-}
-
-/// Headers, status bytes and data buffers of one lane. A queue holds no more requests than it has descriptors.
-fn stocks(device: &Device, size: u32, make: &Make) -> Result<[Stock; 3]> {
-    let count = make.window.checked_div(make.shape.segment).unwrap_or(0).clamp(1, 4096);
-    let one = u32::from(make.shape.segments(make.shape.request));
-    Ok([
-        Stock::new(device, size, LINE)?,
-        Stock::new(device, size, LINE)?,
-        Stock::new(device, count.max(one), make.shape.segment)?,
-    ])
 }

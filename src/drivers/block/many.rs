@@ -96,22 +96,32 @@ impl Block {
         len: u64,
         unmap: bool,
     ) -> Result<()> {
-        let result = self.check_write(offset, len).and_then(|sector| {
-            let what = "the device does not take this request";
-            let limits = limits.ok_or(Error::Unsupported { what })?;
-            let ranges = Ranges::new(sector, len.checked_div(SECTOR).unwrap_or(0), &limits);
-            // The segments of a request are one data buffer.
-            let room = self.shape.segment.checked_div(Segment::SIZE as u32).unwrap_or(1);
-            let most = limits.max_segments.min(room).max(1);
-            let order = self.device().transport().byte_order();
-            let loaded = ranges.clone();
-            self.run(&mut Erase { request_type, ranges, most, unmap, order, loaded })
-        });
-        self.located(result)
+        let job = self.erase_job(request_type, limits, offset, len, unmap);
+        self.located(job.and_then(|mut job| self.run(&mut job)))
+    }
+
+    /// What [`Block::erase`] does.
+    pub(super) fn erase_job(
+        &self,
+        request_type: RequestType,
+        limits: Option<EraseLimits>,
+        offset: u64,
+        len: u64,
+        unmap: bool,
+    ) -> Result<Erase> {
+        let sector = self.check_write(offset, len)?;
+        let limits = limits.ok_or(Error::Unsupported { what: "the device does not take this request" })?;
+        let ranges = Ranges::new(sector, len.checked_div(SECTOR).unwrap_or(0), &limits);
+        // The segments of a request are one data buffer.
+        let room = self.shape.segment.checked_div(Segment::SIZE as u32).unwrap_or(1);
+        let most = limits.max_segments.min(room).max(1);
+        let order = self.device().transport().byte_order();
+        let loaded = ranges.clone();
+        Ok(Erase { request_type, ranges, most, unmap, order, loaded })
     }
 }
 
-const TOO_LONG: Error =
+pub(super) const TOO_LONG: Error =
     Error::Misuse { what: "a buffer that a block device is given is no longer than its size_max" };
 
 /// Bytes of each of `count` equal pieces of `len` bytes.

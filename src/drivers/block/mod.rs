@@ -6,6 +6,8 @@
 //! time run in parallel, as many as there are lanes.
 
 mod api;
+mod call;
+mod desk;
 mod job;
 mod lane;
 mod limits;
@@ -13,12 +15,16 @@ mod many;
 mod options;
 mod rescue;
 mod split;
+mod submit;
 mod verdict;
+mod work;
 
 pub use api::Block;
 pub use limits::{EraseLimits, Geometry, Limits, Topology};
 pub use options::BlockOptions;
 pub use rescue::Reconnect;
 pub(crate) use rescue::Reopen;
+pub use submit::{Done, Progress, Submitter};
+pub use work::Answer;
 
 pub use crate::spec::device::block::request::{Lifetime, PreEolInfo};

@@ -14,6 +14,7 @@ use std::thread;
 
 use super::limits::Limits;
 use crate::device::{Device, Queue, QueueConfig};
+use crate::drivers::Between;
 use crate::event::Deadline;
 use crate::features::{Features, Origin};
 use crate::mem::pool::DmaBuf;
@@ -151,18 +152,25 @@ impl Rescue {
             && matches!(error.kind(), Error::DeviceGone { .. } | Error::Closed { .. })
     }
 
-    /// A queue for lane `index`, whose own was of `life`; sets the device up again if nobody has done so yet.
-    pub(super) fn recover(&self, life: u64, index: u16, deadline: Deadline) -> Result<Seat> {
-        let mut book = self.book(deadline)?;
+    /// A queue for lane `index`, whose own was of `life`; sets the device up again if nobody has done so yet. Calls
+    /// `between` whenever it waits.
+    pub(super) fn recover(
+        &self,
+        life: u64,
+        index: u16,
+        deadline: Deadline,
+        between: &Between,
+    ) -> Result<Seat> {
+        let mut book = self.book(deadline, between)?;
         if book.life == life {
-            self.set_up_again(&mut book, deadline)?;
+            self.set_up_again(&mut book, deadline, between)?;
         }
         let life = book.life;
         let queue = book.seats.get_mut(usize::from(index)).and_then(Option::take);
         Ok(Seat { queue: queue.ok_or(Error::Closed { what: "block device" })?, life })
     }
 
-    fn book(&self, deadline: Deadline) -> Result<MutexGuard<'_, Book>> {
+    fn book(&self, deadline: Deadline, between: &Between) -> Result<MutexGuard<'_, Book>> {
         loop {
             match self.book.try_lock() {
                 Ok(book) => return Ok(book),
@@ -170,12 +178,14 @@ impl Rescue {
                 Err(TryLockError::WouldBlock) if deadline.passed() => {
                     return Err(deadline.timeout("a back-end to come back"));
                 }
-                Err(TryLockError::WouldBlock) => thread::sleep(PAUSES.0),
+                Err(TryLockError::WouldBlock) => {}
             }
+            between.look()?;
+            thread::sleep(PAUSES.0);
         }
     }
 
-    fn set_up_again(&self, book: &mut Book, deadline: Deadline) -> Result<()> {
+    fn set_up_again(&self, book: &mut Book, deadline: Deadline, between: &Between) -> Result<()> {
         let mut pause = PAUSES.0;
         loop {
             if self.closed.load(Ordering::Acquire) {
@@ -193,6 +203,7 @@ impl Rescue {
                 Err(error) if self.is_final(&error) || deadline.passed() => return Err(error),
                 Err(error) => log::info!("{}: not back yet: {error}", self.device().address()),
             }
+            between.look()?;
             thread::sleep(deadline.left().map_or(pause, |left| left.min(pause)));
             pause = pause.saturating_mul(2).min(PAUSES.1);
         }

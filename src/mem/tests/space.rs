@@ -118,6 +118,53 @@ fn the_ninth_region_is_refused_and_what_was_given_back_is_used_again() {
 }
 
 #[test]
+fn a_region_of_which_nothing_is_given_out_makes_room_for_another() {
+    let mapper = Arc::new(Picky::default());
+    let space = DmaSpace::with_first_region(mapper.clone(), 4096);
+    let own = space.alloc(4096, 1).unwrap();
+    // Callers' regions come and go, and one of them stays in use.
+    let kept = DmaRegion::new(4096).unwrap();
+    let kept_chunk = space.add_region(&kept).unwrap();
+    for _ in 0..100 {
+        let region = DmaRegion::new(4096).unwrap();
+        drop(space.add_region(&region).unwrap());
+        assert!(space.regions().len() <= MAX_REGIONS);
+    }
+    assert_eq!(mapper.unmaps.load(Ordering::Relaxed), 100 - (MAX_REGIONS - 2));
+    kept_chunk.write(0, b"mapped").unwrap();
+    mapper.inner.read(kept_chunk.device_addr(), &mut [0; 6]).unwrap();
+    // The space's own are given up as well, where they are whole: pieces that grow and go do not fill it.
+    for step in 0..20 {
+        let chunk = space.alloc(8192 << step, 1).unwrap();
+        mapper.inner.read(chunk.device_addr(), &mut [0; 8]).unwrap();
+    }
+    // What is in quarantine is given out.
+    let chunks: Vec<_> =
+        core::iter::from_fn(|| space.add_region(&DmaRegion::new(4096).unwrap()).ok()).collect();
+    let regions = space.regions().len();
+    chunks.into_iter().for_each(|chunk| space.quarantine().hold(chunk, 4096));
+    assert!(matches!(space.add_region(&DmaRegion::new(4096).unwrap()), Err(Error::MemoryLimit { .. })));
+    assert_eq!(space.regions().len(), regions);
+    drop(own);
+    close(&space).unwrap();
+}
+
+#[test]
+fn a_region_that_cannot_be_withdrawn_stays_the_device_s() {
+    let mapper = Arc::new(Picky::default());
+    let space = DmaSpace::with_first_region(mapper.clone(), 4096);
+    for _ in 0..MAX_REGIONS {
+        drop(space.add_region(&DmaRegion::new(4096).unwrap()).unwrap());
+    }
+    mapper.stuck.store(true, Ordering::Relaxed);
+    assert!(matches!(space.add_region(&DmaRegion::new(4096).unwrap()), Err(Error::Os { .. })));
+    assert_eq!(space.regions().len(), MAX_REGIONS);
+    mapper.stuck.store(false, Ordering::Relaxed);
+    drop(space.add_region(&DmaRegion::new(4096).unwrap()).unwrap());
+    close(&space).unwrap();
+}
+
+#[test]
 fn a_mapper_may_allow_fewer_regions() {
     let limits = DmaLimits { max_regions: 1, ..DmaLimits::default() };
     let space = DmaSpace::with_first_region(Arc::new(SoftDma::with_limits(1 << 32, limits)), 8192);

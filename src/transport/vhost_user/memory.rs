@@ -3,10 +3,13 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::PoisonError;
 
 use super::control::Control;
+use super::link::Link;
+use super::{Core, GONE};
 use crate::event::Deadline;
-use crate::mem::dma::{DmaAddr, DmaLimits, MAX_REGIONS};
+use crate::mem::dma::{DmaAddr, DmaLimits, DmaMapper, MAX_REGIONS};
 use crate::mem::region::DmaRegion;
 use crate::spec::vhost_user::{MAX_TABLE_REGIONS, MemoryHeader, MemoryRegion, ORDER, Request, protocol};
 use crate::{Error, Result};
@@ -33,6 +36,13 @@ impl Window {
             user_addr: self.addr,
             mmap_offset: self.region.fd_offset(),
         }
+    }
+
+    /// What a message about this region alone says.
+    fn single(&self) -> Vec<u8> {
+        let mut payload = Vec::from([0; MemoryRegion::SINGLE_PADDING]);
+        payload.extend_from_slice(&self.describe().encode(ORDER));
+        payload
     }
 }
 
@@ -97,6 +107,22 @@ impl Table {
         self.windows.len() != before
     }
 
+    /// Tells a back-end that was told of a region, and has a slot for it, that it is to go. One without slots is told
+    /// with the next table.
+    pub(super) fn forget(
+        &mut self,
+        region: &Arc<DmaRegion>,
+        control: &mut Control,
+        deadline: Deadline,
+    ) -> Result<()> {
+        let known = self.windows.iter().find(|window| window.told && Arc::ptr_eq(&window.region, region));
+        let Some(window) = known.filter(|_| control.has(protocol::CONFIGURE_MEM_SLOTS)) else {
+            return Ok(());
+        };
+        control.tell(Request::REM_MEM_REG, &window.single(), &[], deadline)?;
+        control.settle(deadline)
+    }
+
     /// Tells the back-end of what it does not know: one by one where it has slots, else the whole table.
     pub(super) fn tell(&mut self, control: &mut Control, deadline: Deadline) -> Result<()> {
         if self.windows.iter().all(|window| window.told) {
@@ -104,10 +130,8 @@ impl Table {
         }
         if control.has(protocol::CONFIGURE_MEM_SLOTS) {
             for window in self.windows.iter_mut().filter(|window| !window.told) {
-                let mut payload = Vec::from([0; MemoryRegion::SINGLE_PADDING]);
-                payload.extend_from_slice(&window.describe().encode(ORDER));
                 let file = file(&window.region)?;
-                control.tell(Request::ADD_MEM_REG, &payload, &[file.as_fd()], deadline)?;
+                control.tell(Request::ADD_MEM_REG, &window.single(), &[file.as_fd()], deadline)?;
                 window.told = true;
             }
         } else {
@@ -131,4 +155,39 @@ fn file(region: &DmaRegion) -> Result<Arc<OwnedFd>> {
     region.fd().ok_or(Error::Misuse {
         what: "memory for another process is a memory file: make the region with one",
     })
+}
+
+impl DmaMapper for Core {
+    fn map(&self, region: &Arc<DmaRegion>) -> Result<DmaAddr> {
+        let (mut link, deadline) = self.talk()?;
+        let addr = link.table.enter(region)?;
+        if link.told {
+            let Link { control, table, .. } = &mut *link;
+            let told = control.as_mut().ok_or(GONE).and_then(|control| table.tell(control, deadline));
+            // Told or not, the back-end was given no address in it: it may go again.
+            if let Err(error) = told {
+                table.remove(region);
+                return Err(error);
+            }
+        }
+        Ok(addr)
+    }
+
+    fn unmap(&self, region: &Arc<DmaRegion>) -> Result<()> {
+        // The back-end was proven to have stopped; that its mapping goes with the connection is its own concern.
+        let removed = self.talk()?.0.table.remove(region);
+        if removed { Ok(()) } else { Err(Error::Misuse { what: "the region is not mapped for this device" }) }
+    }
+
+    fn withdraw(&self, region: &Arc<DmaRegion>) -> Result<()> {
+        let (mut link, deadline) = self.talk()?;
+        let Link { control, table, .. } = &mut *link;
+        table.forget(region, control.as_mut().ok_or(GONE)?, deadline)?;
+        drop(link);
+        self.unmap(region)
+    }
+
+    fn limits(&self) -> DmaLimits {
+        self.link.lock().unwrap_or_else(PoisonError::into_inner).table.limits()
+    }
 }

@@ -15,7 +15,7 @@ use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use core::time::Duration;
 use std::os::fd::OwnedFd;
-use std::sync::{PoisonError, TryLockError};
+use std::sync::TryLockError;
 
 use self::control::Control;
 use self::endpoint::Endpoint;
@@ -30,8 +30,7 @@ use crate::error::errno;
 use crate::event::{Deadline, EventFd};
 use crate::features::Features;
 use crate::mem::barrier::Barrier;
-use crate::mem::dma::{DmaAddr, DmaLimits, DmaMapper};
-use crate::mem::region::DmaRegion;
+use crate::mem::dma::DmaMapper;
 use crate::spec::vhost_user::{MAX_EVENT_RINGS, feature, protocol};
 use crate::spec::{ByteOrder, DeviceType, Status};
 use crate::sync::{Mutex, MutexGuard};
@@ -226,33 +225,6 @@ const NOT_CARRIED: Features = Features::ACCESS_PLATFORM
     .union(Features::NOTIF_CONFIG_DATA)
     .union(Features::RING_RESET)
     .union(Features::ADMIN_VQ);
-
-impl DmaMapper for Core {
-    fn map(&self, region: &Arc<DmaRegion>) -> Result<DmaAddr> {
-        let (mut link, deadline) = self.talk()?;
-        let addr = link.table.enter(region)?;
-        if link.told {
-            let Link { control, table, .. } = &mut *link;
-            let told = control.as_mut().ok_or(GONE).and_then(|control| table.tell(control, deadline));
-            // Told or not, the back-end was given no address in it: it may go again.
-            if let Err(error) = told {
-                table.remove(region);
-                return Err(error);
-            }
-        }
-        Ok(addr)
-    }
-
-    fn unmap(&self, region: &Arc<DmaRegion>) -> Result<()> {
-        // The back-end was proven to have stopped; that its mapping goes with the connection is its own concern.
-        let removed = self.talk()?.0.table.remove(region);
-        if removed { Ok(()) } else { Err(Error::Misuse { what: "the region is not mapped for this device" }) }
-    }
-
-    fn limits(&self) -> DmaLimits {
-        self.link.lock().unwrap_or_else(PoisonError::into_inner).table.limits()
-    }
-}
 
 impl Transport for VhostUser {
     fn kind(&self) -> TransportKind {
