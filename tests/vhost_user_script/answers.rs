@@ -197,6 +197,9 @@ fn v3_after_a_broken_answer_the_connection_is_closed_and_not_used_again() {
     let heard = daemon.heard().len();
     let after = disk.device().config().read(0, 8).unwrap_err();
     assert_eq!(after.kind(), broken.kind(), "what ended it is told again");
+    // Whoever comes first may have made its request available before it finds the end.
+    let read = timely(Duration::ZERO, || disk.read(0, &mut [0; 512])).unwrap_err();
+    assert!(matches!(read.kind(), Error::DeviceGone { .. } | Error::Indeterminate { .. }), "{read}");
     let read = timely(Duration::ZERO, || disk.read(0, &mut [0; 512])).unwrap_err();
     assert!(matches!(read.kind(), Error::DeviceGone { .. }), "{read}");
     assert_eq!(daemon.heard().len(), heard);
@@ -384,4 +387,56 @@ fn v13_p10_an_answer_that_never_comes_ends_at_the_deadline_wherever_it_is_due() 
         }
     }
     assert_eq!(descriptors(), before);
+}
+
+#[test]
+fn v13_answers_that_come_late_are_taken_for_the_questions_that_they_answer() {
+    let _alone = alone();
+    let late = Arc::new(AtomicBool::new(false));
+    let (armed, mut held) = (Arc::clone(&late), Vec::new());
+    let daemon = Daemon::start(Offer::default(), move |mut turn, peer| {
+        if armed.load(Ordering::Relaxed) {
+            held.extend(turn.honest.take().map(Do::Send));
+            // What the device will say when it is asked again.
+            peer.offer.config[8] += 1;
+            return vec![];
+        }
+        held.drain(..).chain(turn.honestly()).collect()
+    });
+    let limit = Duration::from_millis(50);
+    let disk = Block::open(&daemon.address(), small(limit)).unwrap();
+    late.store(true, Ordering::Relaxed);
+    for _ in 0..3 {
+        let error = timely(limit, || disk.device().transport().config_generation()).unwrap_err();
+        assert!(matches!(error.kind(), Error::Timeout { .. }), "{error}");
+    }
+    late.store(false, Ordering::Relaxed);
+    daemon.run(|peer| peer.offer.config[0] = 0x77);
+    let now = disk.device().transport().read_config(0, 1).unwrap();
+    assert_eq!(now, 0x77, "the last answer is the last question's");
+}
+
+#[test]
+fn v13_a_back_end_that_owes_too_many_answers_is_given_up() {
+    let _alone = alone();
+    let silent = Arc::new(AtomicBool::new(false));
+    let armed = Arc::clone(&silent);
+    let daemon = Daemon::start(Offer::default(), move |turn, _| match armed.load(Ordering::Relaxed) {
+        true => vec![],
+        false => turn.honestly(),
+    });
+    let limit = Duration::from_millis(40);
+    // On a busy machine an honest opening may take longer than that.
+    let disk = (0..100).find_map(|_| Block::open(&daemon.address(), small(limit)).ok()).unwrap();
+    silent.store(true, Ordering::Relaxed);
+    let mut late = 0;
+    let end = loop {
+        let error = timely(limit, || disk.device().config().read(0, 8)).unwrap_err();
+        match error.kind() {
+            Error::Timeout { .. } => late += 1,
+            _ => break error,
+        }
+    };
+    assert!(matches!(end.kind(), Error::Protocol { .. }) && late <= 32, "after {late}: {end}");
+    daemon.until(|peer| peer.stream.is_none());
 }
