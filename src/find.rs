@@ -83,8 +83,8 @@ pub(crate) fn machine_options(address: &Address) -> Result<MachineOptions> {
     Ok(options)
 }
 
-/// The devices of a QEMU machine, `qtest:SOCKET?ram=FILE`, one after the other: functions of its PCI bus 0, then its
-/// MMIO slots. The address of each is the machine's with its place. Nothing is written to a device; one may be opened
+/// The devices of a QEMU machine, `qtest:SOCKET?ram=FILE`, one after the other: functions of its PCI bus 0 and of
+/// those behind its bridges, then its MMIO slots. The address of each is the machine's with its place. Nothing is written to a device; one may be opened
 /// while the rest is still to come.
 ///
 /// [`Error::BadAddress`] for an address of another kind; else as

@@ -46,7 +46,7 @@ use crate::{Error, Result};
 /// | parameter | values | meaning |
 /// |---|---|---|
 /// | `ram` | a file | the machine's RAM, shared |
-/// | `pci` | such as `04.0` | the device is this function of PCI bus 0 |
+/// | `pci` | such as `04.0`, `01:00.0` | the device is this PCI function, of bus 0 unless told |
 /// | `mmio` | such as `0xfeb02e00` | the device is in the MMIO slot at this address |
 /// | `interface` | `modern`, `legacy` | the side of a transitional function to use; modern without it |
 /// | `machine` | `pc` (also Q35), `microvm`, `g3beige`, `m68k-virt` | where things are in the machine; the first two need not be said |
@@ -215,8 +215,8 @@ mod machines {
         let order = if machine.big_endian() { ByteOrder::Big } else { ByteOrder::Little };
         let name = address.to_string();
         let transport = match seat {
-            Seat::Pci { device, function } => {
-                open_pci(machine.pci(device, function, &name)?, interface, order)?
+            Seat::Pci { bus, device, function } => {
+                open_pci(machine.pci(bus, device, function, &name)?, interface, order)?
             }
             Seat::Mmio(_) if interface != PciInterface::Any => {
                 return Err(address.bad("interface= chooses a side of a PCI function"));

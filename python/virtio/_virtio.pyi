@@ -1,6 +1,6 @@
 # Made by tools/stubs from the compiled module: change that, or the types in tools/stubs, and run it.
-from asyncio import AbstractEventLoop, Future
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias, final
 
 from typing_extensions import Buffer as AnyBuffer
@@ -16,7 +16,7 @@ _Bits: TypeAlias = Features | int | Iterable[Features | int]
 _Buffers: TypeAlias = Buffer | Iterable[Buffer]
 _Arrays: TypeAlias = AnyBuffer | tuple[AnyBuffer, ...] | list[AnyBuffer]
 
-__all__ = ["Block", "Buffer", "Device", "DeviceInfo", "Entropy", "Events", "Features", "Found", "Lie", "Pool", "Queue", "Region", "Report", "Used", "_AsyncBlock", "_Buffers", "_SoftDevice", "__version__", "_answers", "_lies", "_names", "_queues", "_rules", "_tables", "_transport", "find", "open"]
+__all__ = ["Block", "Buffer", "Device", "DeviceInfo", "Entropy", "Events", "Features", "Found", "Lie", "Pool", "Queue", "Region", "Report", "Used", "_Qemu", "_SoftDevice", "__version__", "_answers", "_lies", "_names", "_queues", "_rules", "_tables", "_transport", "find", "open"]
 
 @final
 class Block:
@@ -31,7 +31,7 @@ class Block:
         queue_size: int | None = None,
         timeout: float | None = ...,
         control_timeout: float = 2.0,
-        reconnect: Literal["fail", "retry"] = "fail",
+        reconnect: Literal["fail"] = "fail",
     ) -> Self: ...
     def __enter__(self) -> Self: ...
     def __exit__(self, *_exc: object) -> None: ...
@@ -57,9 +57,7 @@ class Block:
         """The features in use, and what became of all others."""
         ...
     def flush(self) -> None:
-        """Makes all writes that were done before permanent. IndeterminateError, once, after a reconnection with writes
-        that were done and not flushed: the back-end that went away may have lost them.
-        """
+        """Makes all writes that were done before permanent."""
         ...
     def get_id(self) -> str:
         """The device's id string."""
@@ -74,10 +72,9 @@ class Block:
     def pread(self, length: int, offset: int) -> bytes:
         """Reads `length` bytes from `offset` on."""
         ...
-    def pwrite(self, data: Buffer | AnyBuffer, offset: int, *, retry: bool = False) -> int:
+    def pwrite(self, data: Buffer | AnyBuffer, offset: int) -> int:
         """Writes any buffer's bytes at `offset`; a Buffer of this device without a copy. Answers the number of bytes. The
-        data may be in the device's cache then: flush(). With `retry` the write may be made more than once: a device
-        that was opened with reconnect="retry" sends it again where its back-end went away with it.
+        data may be in the device's cache then: flush().
         """
         ...
     @property
@@ -140,9 +137,7 @@ class Device:
         """Where it is."""
         ...
     def alloc(self, length: int) -> Buffer:
-        """One buffer of `length` bytes, all zero. Its memory is the device's again when nobody refers to it any more: no
-        object, no view, no request in flight.
-        """
+        """One buffer of `length` bytes, all zero."""
         ...
     def close(self) -> None:
         """Resets the device, takes its memory away and ends its use: whoever waits on a queue gets ClosedError. A second
@@ -185,9 +180,7 @@ class Device:
         """Where it stands: "reset", "negotiated", "running", "failed" or "closed"."""
         ...
     def pool(self, count: int, stride: int, *, region: Region | None = None) -> Pool:
-        """`count` buffers of `stride` bytes in one piece of memory: new and all zero, or the beginning of a region. It
-        goes when nobody refers to any of it any more, as alloc()'s does; their numbers alone keep nothing.
-        """
+        """`count` buffers of `stride` bytes in one piece of memory: new and all zero, or the beginning of a region."""
         ...
     def queue(
         self,
@@ -305,7 +298,7 @@ class Features:
 
 @final
 class Found:
-    """Devices of this machine, one after the other. It can be left and taken up again."""
+    """Devices that were found, one after the other. It can be left and taken up again."""
     def __iter__(self) -> Iterator[DeviceInfo]: ...
     def __next__(self) -> DeviceInfo: ...
 
@@ -329,7 +322,6 @@ class Pool:
     has two dimensions, buffers and bytes. That view is always writable, whatever is in flight.
     """
     def __getitem__(self, key: int, /) -> Buffer: ...
-    def __iter__(self) -> Iterator[Buffer]: ...
     def __len__(self) -> int: ...
     @property
     def count(self) -> int:
@@ -526,106 +518,62 @@ class Used:
         """Bytes written into the chain's device-writable buffers, from the first on."""
         ...
 
-class _AsyncBlock:
-    """The part of virtio.aio.Block that is compiled."""
+@final
+class _Qemu:
+    """A QEMU machine whose processor is halted."""
     def __new__(
         cls,
-        address: str,
+        machine: str,
         *,
-        queue_size: int | None = None,
-        timeout: float | None = ...,
-        control_timeout: float = 2.0,
-        reconnect: Literal["fail", "retry"] = "fail",
+        devices: list[str],
+        disks: list[tuple[str, int]],
+        args: list[str],
+        memory: int,
+        program: str | None = None,
     ) -> Self: ...
-    def _close(self) -> None:
-        """Resets and closes the device; for another thread. The loop's next turn ends what is under way."""
-        ...
-    def _leave(self) -> None:
-        """After the close: tells those who wait, and lets go of the loop."""
-        ...
-    def _look(self) -> None:
-        """The timer: looks after a device that is silent."""
-        ...
-    def _open(self, event_loop: AbstractEventLoop) -> None:
-        """Opens the device, for the tasks of a loop. May wait; for another thread."""
-        ...
-    def _recover(self) -> None:
-        """Waits for a back-end to come back; for another thread."""
-        ...
-    def _turn(self) -> None:
-        """One turn: shows what was submitted, tells of what was done."""
-        ...
-    def _watch(self) -> None:
-        """Watches the queue's event, that of a new connection after a recovery."""
-        ...
-    def _woken(self) -> None:
-        """The queue's event was signalled."""
-        ...
     @property
     def address(self) -> str:
-        """Where it is."""
+        """The address of the machine, as find() takes it."""
         ...
     @property
-    def block_size(self) -> int:
-        """Logical block size in bytes."""
+    def addresses(self) -> list[str]:
+        """The addresses of its devices."""
+        ...
+    def check(self) -> None:
+        """Raises with its exit status and its last words where it has ended."""
+        ...
+    def close(self) -> None:
+        """Kills it, and removes its directory. A second call does nothing."""
         ...
     @property
-    def counters(self) -> dict[str, int]:
-        """What the queue has counted since it was set up, by name."""
+    def dir(self) -> Path:
+        """A directory of its own."""
         ...
-    def discard(self, offset: int, length: int) -> Future[None]:
-        """Tells the device that a range is not needed any more."""
+    def event(self, name: str, timeout: float | None) -> str:
+        """Waits for an event of this name, and gives its data as JSON."""
         ...
-    def events(self) -> Events:
-        """What has happened to the device since the last look; a changed configuration was read again."""
+    def execute(self, command: str, arguments: str) -> str:
+        """Has a command of its control socket executed; arguments and answer are JSON."""
         ...
-    @property
-    def features(self) -> Features:
-        """The features in use, and what became of all others."""
+    def kill(self) -> None:
+        """Kills it, by SIGKILL, and waits for its end."""
         ...
-    def flush(self) -> Future[None]:
-        """Makes all writes permanent whose futures were done before. IndeterminateError, once, after a reconnection with
-        writes that were done and not flushed: the back-end that went away may have lost them.
-        """
-        ...
-    def get_id(self) -> Future[str]:
-        """The device's id string."""
-        ...
-    def pool(self, count: int, stride: int, *, region: Region | None = None) -> Pool:
-        """Buffers that this device can reach, for reads and writes without a copy."""
-        ...
-    def pread(self, length: int, offset: int) -> Future[bytes]:
-        """Reads `length` bytes from `offset` on."""
-        ...
-    def pread_into(self, buffer: Buffer | AnyBuffer, offset: int) -> Future[int]:
-        """Reads from `offset` on into a buffer, as many bytes as it has; a Buffer of this device's pool() is filled without
-        a copy. Gives the number of bytes. Another buffer is filled when the future is done, and not resized before.
-        """
-        ...
-    def pwrite(self, data: Buffer | AnyBuffer, offset: int, *, retry: bool = False) -> Future[int]:
-        """Writes any buffer's bytes at `offset`; a Buffer of this device's pool() without a copy, any other is copied by the
-        call. Gives the number of bytes. The data may be in the device's cache then: flush(). With `retry` the write may
-        be made more than once: a device that was opened with reconnect="retry" sends it again where its back-end went
-        away with it.
-        """
+    def monitor(self, line: str) -> str:
+        """Has a line of the human monitor executed, and gives what it printed."""
         ...
     @property
-    def read_only(self) -> bool:
-        """Whether the device takes no writes."""
+    def pid(self) -> int:
+        """Its process number."""
         ...
-    @property
-    def size(self) -> int:
-        """Size in bytes, as last read."""
+    def resume(self) -> None:
+        """Lets it go on, by SIGCONT."""
         ...
-    def write_zeroes(self, offset: int, length: int, *, unmap: bool = False) -> Future[None]:
-        """Sets a range to zeroes; with `unmap` the device may deallocate it."""
+    def stderr(self) -> str:
+        """What it wrote to its standard error; "" after close()."""
         ...
-
-@final
-class _Buffers:
-    """What goes through a pool's buffers."""
-    def __iter__(self) -> Iterator[Buffer]: ...
-    def __next__(self) -> Buffer: ...
+    def stop(self) -> None:
+        """Stops it, by SIGSTOP."""
+        ...
 
 @final
 class _SoftDevice:
@@ -698,9 +646,17 @@ def _transport(device: Device) -> tuple[str, bool, int]:
     """How a device is reached: name of the register interface, whether it is a legacy one, bytes of configuration."""
     ...
 
-def find(*, type: int | None = None, transport: str | None = None, driver: str | None = None) -> Found:
-    """The devices of this machine that fit: by type, by transport ("pci"), by kernel driver. Needs no privileges and
-    opens nothing.
+def find(
+    address: str | None = None,
+    /,
+    *,
+    type: int | None = None,
+    transport: str | None = None,
+    driver: str | None = None,
+) -> Found:
+    """The devices that fit: by type, by transport ("pci", "mmio"), by kernel driver. Without an address those of this
+    machine, which needs no privileges and opens nothing; with `qtest:SOCKET?ram=FILE` those of a
+    QEMU machine, on its PCI buses and in its MMIO slots; none is written to.
     """
     ...
 

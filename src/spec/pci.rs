@@ -24,6 +24,8 @@ pub mod config {
     pub const REVISION_ID: u64 = 0x08;
     /// First of the six base address registers, 32 bits each.
     pub const BAR0: u64 = 0x10;
+    /// Kind of header: 0 a function, 1 a bridge; bit 7 tells of other functions.
+    pub const HEADER_TYPE: u64 = 0x0E;
     /// Subsystem vendor id, 16 bits.
     pub const SUBSYSTEM_VENDOR_ID: u64 = 0x2C;
     /// Subsystem device id, 16 bits.

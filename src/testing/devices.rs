@@ -5,14 +5,15 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
+use super::json::{Json, quote};
 use super::qemu::Qemu;
 use crate::{Error, Result};
 
 /// What the registers of a device are reached by.
 #[derive(Debug, Clone)]
 pub(super) enum Registers {
-    /// A PCI function, by its id.
-    Function(String),
+    /// A PCI function, by its id, and the id of the bridge that it is behind.
+    Function(String, Option<String>),
     /// An MMIO slot.
     Slot,
 }
@@ -27,12 +28,15 @@ pub(super) fn registers(text: String, slots: bool, number: usize) -> (String, Op
     if slots {
         return (text, Some(Registers::Slot));
     }
-    let named = text.split(',').skip(1).find_map(|word| word.strip_prefix("id=")).map(ToOwned::to_owned);
-    match named {
-        Some(id) => (text, Some(Registers::Function(id))),
+    let property =
+        |name| text.split(',').skip(1).find_map(|word| word.strip_prefix(name)).map(ToOwned::to_owned);
+    // The first buses of machines have names of their own.
+    let bridge = property("bus=").filter(|bus| !["pci", "pci.0", "pcie.0"].contains(&bus.as_str()));
+    match property("id=") {
+        Some(id) => (text, Some(Registers::Function(id, bridge))),
         None => {
             let id = format!("device{number}");
-            (format!("{text},id={id}"), Some(Registers::Function(id)))
+            (format!("{text},id={id}"), Some(Registers::Function(id, bridge)))
         }
     }
 }
@@ -41,45 +45,61 @@ impl Qemu {
     /// Where the virtio devices of the command line are, in its order: an address for each [`Builder::device`] that
     /// has registers of its own. Those that sit behind another, such as the ports of a console, have none.
     ///
-    /// [`Error::NotFound`] for a function that was unplugged, or is behind a bridge.
+    /// [`Error::NotFound`] for a function that was unplugged, or is behind a bridge that is itself behind one.
     ///
     /// [`Builder::device`]: super::Builder::device
     pub fn addresses(&self) -> Result<Vec<String>> {
         let mut slots = 0u64..;
-        let mut listing = None;
+        let mut bridges = None;
         let mut addresses = Vec::new();
         for registers in self.registers() {
             addresses.push(match registers {
                 Registers::Slot => self.mmio(slots.next().unwrap_or_default())?,
-                Registers::Function(id) => {
-                    let listing = match &mut listing {
-                        Some(listing) => listing,
-                        None => listing.insert(self.functions()?),
+                Registers::Function(id, None) => self.function(id, "")?,
+                Registers::Function(id, Some(bridge)) => {
+                    let known = match &mut bridges {
+                        Some(known) => known,
+                        None => bridges.insert(self.bridges()?),
                     };
-                    let found = listing.iter().find(|(known, _)| known == id);
-                    let (_, place) = found.ok_or_else(|| {
-                        let why = format!("the machine has no PCI function '{id}' on its first bus");
-                        Error::NotFound { why: why.into() }
-                    })?;
-                    self.address().with("pci", place).to_string()
+                    let before = known.iter().position(|(_, id)| id == bridge);
+                    let before = before.ok_or_else(|| not_there(bridge, "bridge of the first bus"))?;
+                    self.function(id, &format!("{:02x}:", before.saturating_add(1)))?
                 }
             });
         }
         Ok(addresses)
     }
 
-    /// The ids of the functions of PCI bus 0, with their places.
-    fn functions(&self) -> Result<Vec<(String, String)>> {
-        let buses = self.qmp().execute("query-pci", "{}")?;
-        let first = buses.list().first().and_then(|bus| bus.get("devices"));
-        let functions =
-            first.map(|devices| devices.list()).unwrap_or_default().iter().filter_map(|function| {
-                let id = function.get("qdev_id")?.text()?;
-                let (slot, number) = (function.get("slot")?.number()?, function.get("function")?.number()?);
-                Some((id.to_owned(), format!("{slot:02x}.{number:x}")))
-            });
-        Ok(functions.collect())
+    /// The address of a function, by its id; `bus` goes before its place.
+    fn function(&self, id: &str, bus: &str) -> Result<String> {
+        let wanted = format!("{{\"path\":{},\"property\":\"addr\"}}", quote(id));
+        let place = self.qmp().execute("qom-get", &wanted).map_err(|error| match error {
+            Error::Protocol { .. } => not_there(id, "PCI function"),
+            error => error,
+        })?;
+        let place = place.number().ok_or_else(|| not_there(id, "PCI function"))?;
+        let (device, function) = (place >> 3, place & 7);
+        Ok(self.address().with("pci", format!("{bus}{device:02x}.{function:x}")).to_string())
     }
+
+    /// The bridges of the first PCI bus by their places, with their ids: in the order in which the buses behind them are
+    /// counted.
+    fn bridges(&self) -> Result<Vec<((i64, i64), String)>> {
+        let buses = self.qmp().execute("query-pci", "{}")?;
+        let first = buses.list().first().and_then(|bus| bus.get("devices")).map(Json::list);
+        let bridges = first.unwrap_or_default().iter().filter_map(|function| {
+            function.get("pci_bridge")?;
+            let place = (function.get("slot")?.number()?, function.get("function")?.number()?);
+            Some((place, function.get("qdev_id")?.text()?.to_owned()))
+        });
+        let mut bridges: Vec<_> = bridges.collect();
+        bridges.sort();
+        Ok(bridges)
+    }
+}
+
+fn not_there(id: &str, what: &str) -> Error {
+    Error::NotFound { why: format!("the machine has no {what} with the id '{id}'").into() }
 }
 
 #[cfg(test)]
@@ -91,7 +111,9 @@ mod tests {
         let of = |text: &str, slots| {
             let (text, registers) = registers(text.into(), slots, 7);
             let id = registers.map(|registers| match registers {
-                Registers::Function(id) => id,
+                Registers::Function(id, bridge) => {
+                    id + &bridge.map(|id| format!(" behind {id}")).unwrap_or_default()
+                }
                 Registers::Slot => "a slot".into(),
             });
             (text, id)
@@ -100,6 +122,8 @@ mod tests {
             ("virtio-blk-pci,drive=d", "device7", "virtio-blk-pci,drive=d,id=device7"),
             ("virtio-vga,id=screen,addr=3", "screen", "virtio-vga,id=screen,addr=3"),
             ("vhost-user-fs-pci,id=f", "f", "vhost-user-fs-pci,id=f"),
+            ("virtio-rng-pci,id=r,bus=p", "r behind p", "virtio-rng-pci,id=r,bus=p"),
+            ("virtio-rng-pci,bus=pcie.0,id=r", "r", "virtio-rng-pci,bus=pcie.0,id=r"),
         ] {
             assert_eq!(of(text, false), (whole.into(), Some(id.into())));
         }

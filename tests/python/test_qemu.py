@@ -263,8 +263,8 @@ def test_v12_a_kill_ends_block_calls_and_asyncio(virtio_qemu: Start) -> None:
 
 def test_v13_a_stopped_qemu_is_late_and_busy_and_goes_on(virtio_qemu: Start) -> None:
     qemu = virtio_qemu("pc", ["virtio-blk-pci,drive=d"], disks={"d": "1M"})
-    address = qemu.addresses[0] + "&timeout=200"
-    with virtio.Block(address, timeout=0.2) as disk:
+    address = qemu.addresses[0] + "&timeout=500"
+    with virtio.Block(address, timeout=0.5) as disk:
         disk.pwrite(b"1" * 512, 0)
         qemu.stop()
         with pytest.raises(virtio.VirtioTimeoutError):

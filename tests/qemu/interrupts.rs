@@ -74,7 +74,7 @@ fn a_message_becomes_an_event_within_a_millisecond() {
         .start()
         .unwrap();
     let machine = machine(&qemu);
-    let function = machine.pci(4, 0, "the function").unwrap();
+    let function = machine.pci(0, 4, 0, "the function").unwrap();
     let event = function.enable_msix(1).unwrap().remove(0);
     // QEMU puts the table of vectors alone into BAR 1.
     let address = function.bar(1).unwrap().unwrap().registers.read32(0).unwrap();

@@ -83,6 +83,51 @@ fn a_machine_tells_where_the_devices_of_its_command_line_are() {
     assert!(matches!(qemu.addresses(), Err(Error::NotFound { .. })));
 }
 
+/// Behind bridges of bus 0: by MSI-X, by the line, by memory and by I/O space; the same place each time.
+#[test]
+fn devices_behind_bridges_are_found_and_driven() {
+    let ports = ["-device", "pcie-root-port,id=a,addr=5", "-device", "pcie-root-port,id=b,addr=6,chassis=1"];
+    let bridges =
+        ["-device", "pci-bridge,id=a,addr=5,chassis_nr=1", "-device", "pci-bridge,id=b,addr=6,chassis_nr=2"];
+    for (kind, bridges, sides, place) in [
+        (Kind::Q35, ports, "addr=0", "00"),
+        (Kind::Q35, ports, "addr=0,vectors=0", "00"),
+        (Kind::Pc, bridges, "addr=3,disable-legacy=on", "03"),
+        (Kind::Pc, bridges, "addr=3,disable-modern=on,disable-legacy=off", "03"),
+        (Kind::Pc, bridges, "addr=3,disable-modern=on,disable-legacy=off,vectors=0", "03"),
+    ] {
+        let qemu = Qemu::builder(kind)
+            .disk("d", 1 << 20)
+            .args(["-object", "rng-builtin,id=r"])
+            .args(bridges)
+            .device(format!("virtio-blk-pci,drive=d,bus=b,{sides}"))
+            .device("virtio-rng-pci,rng=r,addr=9")
+            .device(format!("virtio-rng-pci,rng=r,bus=a,{sides}"))
+            .start()
+            .unwrap();
+        let addresses = qemu.addresses().unwrap();
+        for _ in 0..2 {
+            let found: Vec<_> =
+                find_in(&qemu.address().to_string()).unwrap().map(|info| info.unwrap()).collect();
+            let places: Vec<_> = found.iter().map(|info| info.address.get("pci").unwrap()).collect();
+            assert_eq!(places, ["09.0", &format!("01:{place}.0"), &format!("02:{place}.0")], "{sides}");
+            let found: Vec<_> = found.iter().map(|info| info.address.to_string()).collect();
+            assert_eq!(addresses, [2, 0, 1].map(|n: usize| found[n].clone()), "{sides}");
+            let mut options = BlockOptions::default();
+            options.timeout = SOON;
+            let disk = Block::open(&addresses[0], options).unwrap();
+            for address in &addresses[1..] {
+                let mut entropy = Entropy::open(address, SOON).unwrap();
+                let (mut bytes, mut back) = ([0; 4096], [0; 4096]);
+                entropy.fill(&mut bytes).unwrap();
+                disk.write(8192, &bytes).unwrap();
+                disk.read(8192, &mut back).unwrap();
+                assert_eq!(back, bytes, "{sides}");
+            }
+        }
+    }
+}
+
 #[test]
 fn functions_above_0_are_found_too() {
     let qemu = Qemu::builder(Kind::Pc)
@@ -176,6 +221,8 @@ fn addresses_that_say_too_little_or_nonsense_are_refused() {
         base.clone() + "&pci=4",
         base.clone() + "&pci=20.0",
         base.clone() + "&pci=04.8",
+        base.clone() + "&pci=100:04.0",
+        base.clone() + "&pci=0000:00:04.0",
         base.clone() + "&pci=04.0&interface=old",
         base.clone() + "&mmio=0xfeb00000&interface=legacy",
         base.clone() + "&pci=04.0&speed=1",
@@ -183,7 +230,9 @@ fn addresses_that_say_too_little_or_nonsense_are_refused() {
         let error = virtio::open(&bad).unwrap_err();
         assert!(matches!(error.kind(), Error::BadAddress { .. }), "{bad}: {error}");
     }
-    for (missing, kind) in [("&pci=09.0", "NotFound"), ("&mmio=0xfeb00000", "BadMagic")] {
+    for (missing, kind) in
+        [("&pci=09.0", "NotFound"), ("&pci=07:00.0", "NotFound"), ("&mmio=0xfeb00000", "BadMagic")]
+    {
         let error = virtio::open(&(base.clone() + missing)).unwrap_err();
         assert!(format!("{:?}", error.kind()).starts_with(kind), "{error}");
     }

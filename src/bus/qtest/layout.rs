@@ -61,6 +61,36 @@ pub(super) struct Layout {
     pub(super) controllers: &'static [&'static str],
     /// Routers of PCI's interrupt lines, which firmware sets up.
     pub(super) routers: &'static [Router],
+    /// Where what is behind the bridges of bus 0 is put; without it bridges are left alone.
+    pub(super) bridges: Option<Bridges>,
+}
+
+/// Windows of the buses behind bridges: equal ones, one after the other, bus 1 first.
+#[derive(Debug)]
+pub(super) struct Bridges {
+    /// How many there are at most.
+    pub(super) count: u8,
+    /// The first byte of memory, and how many each bus has: a multiple of 1 MiB.
+    pub(super) memory: (u64, u64),
+    /// The same of I/O space: a multiple of 4 KiB.
+    pub(super) io: (u64, u64),
+}
+
+impl Bridges {
+    fn window((first, len): (u64, u64), bus: u8) -> (u64, u64) {
+        let start = first.saturating_add(len.saturating_mul(u64::from(bus.saturating_sub(1))));
+        (start, start.saturating_add(len).saturating_sub(1))
+    }
+
+    /// First and last byte of memory for a bus.
+    pub(super) fn memory(&self, bus: u8) -> (u64, u64) {
+        Self::window(self.memory, bus)
+    }
+
+    /// First and last byte of I/O space for a bus.
+    pub(super) fn io(&self, bus: u8) -> (u64, u64) {
+        Self::window(self.io, bus)
+    }
 }
 
 /// Bytes of an MMIO slot, control registers and configuration.
@@ -90,6 +120,8 @@ pub(super) const LAYOUTS: [Layout; 4] = [
                 registers: &[0x60, 0x61, 0x62, 0x63, 0x68, 0x69, 0x6A, 0x6B],
             },
         ],
+        // Below bus 0's, which stays free for PCI as long as the RAM is small.
+        bridges: Some(Bridges { count: 9, memory: (0xC000_0000, 0x0200_0000), io: (0x1000, 0x1000) }),
     },
     Layout {
         name: "microvm",
@@ -101,6 +133,7 @@ pub(super) const LAYOUTS: [Layout; 4] = [
         // Its second interrupt controller, which the slots go to unless it was switched off.
         controllers: &["/machine/unattached/device[3]", "ioapic"],
         routers: &[],
+        bridges: None,
     },
     Layout {
         name: "g3beige",
@@ -111,6 +144,7 @@ pub(super) const LAYOUTS: [Layout; 4] = [
         slots: NO_SLOTS,
         controllers: &["/machine/unattached/device[3]/pic"],
         routers: &[],
+        bridges: None,
     },
     Layout {
         name: "m68k-virt",
@@ -121,10 +155,22 @@ pub(super) const LAYOUTS: [Layout; 4] = [
         slots: Slots { first: 0xFF01_0000, stride: SLOT_LEN, count: 128 },
         controllers: &[],
         routers: &[],
+        bridges: None,
     },
 ];
 
 impl Layout {
+    /// Where memory BARs of a bus are put, or I/O BARs.
+    pub(super) fn window(&self, bus: u8, io: bool) -> (u64, u64) {
+        match (&self.bridges, bus, io) {
+            (_, 0, false) => self.memory_window,
+            (_, 0, true) => self.io_window,
+            (Some(bridges), _, false) => bridges.memory(bus),
+            (Some(bridges), _, true) => bridges.io(bus),
+            (None, ..) => NOTHING,
+        }
+    }
+
     pub(super) fn named(name: &str) -> Option<&'static Self> {
         LAYOUTS.iter().find(|layout| layout.name == name)
     }

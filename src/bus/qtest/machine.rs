@@ -71,8 +71,10 @@ struct Books {
     open: BTreeSet<String>,
     /// Addresses of BARs, by function and index, with their sizes: the same every time.
     bars: BTreeMap<(Slot, u8, u64), u64>,
-    /// First free address of memory space and of I/O space.
-    next: [Option<u64>; 2],
+    /// First free address for BARs of a bus, in memory space or in I/O space.
+    next: BTreeMap<(u8, bool), u64>,
+    /// The last bus that has a number, once they have.
+    buses: Option<u8>,
     routed: bool,
     /// Whether devices of whoever had the machine before were stopped.
     taken_over: bool,
@@ -238,6 +240,15 @@ impl Machine {
         self.shared.link.ended() && self.shared.link.dead(deadline)
     }
 
+    /// The last bus that has a number, once they have.
+    pub(super) fn buses(&self) -> Option<u8> {
+        self.books().buses
+    }
+
+    pub(super) fn set_buses(&self, last: u8) {
+        self.books().buses = Some(last);
+    }
+
     /// Takes a device for one handle; [`Error::DeviceBusy`] where this process has it open.
     pub(super) fn claim(self: &Arc<Self>, name: &str) -> Result<Claim> {
         if !self.books().open.insert(name.into()) {
@@ -252,12 +263,12 @@ impl Machine {
         if let Some(&at) = books.bars.get(&(slot, index, size)) {
             return Ok(at);
         }
-        let (first, last) = if io { self.layout.io_window } else { self.layout.memory_window };
+        let (first, last) = self.layout.window(slot.bus, io);
         let full = Error::MemoryLimit { needed: size, have: 0, limit: "the machine's space for BARs" };
-        let next = books.next.get_mut(usize::from(io)).ok_or_else(|| full.clone())?;
-        let at = next.unwrap_or(first).checked_next_multiple_of(size.max(1)).ok_or_else(|| full.clone())?;
+        let next = books.next.entry((slot.bus, io)).or_insert(first);
+        let at = next.checked_next_multiple_of(size.max(1)).ok_or_else(|| full.clone())?;
         let end = at.checked_add(size).filter(|end| *end <= last.saturating_add(1)).ok_or(full)?;
-        *next = Some(end);
+        *next = end;
         books.bars.insert((slot, index, size), at);
         Ok(at)
     }
@@ -283,12 +294,13 @@ impl Machine {
     /// Before the first device of a connection is used: what others have left running may still write to the memory
     /// that is about to be cut for it, and is stopped.
     pub(super) fn take_over(self: &Arc<Self>) -> Result<()> {
+        let seats = self.seats()?;
         // Kept locked: nobody uses a device before all are stopped.
         let mut books = self.books();
         if books.taken_over {
             return Ok(());
         }
-        for seat in self.seats() {
+        for seat in seats {
             self.disarm(seat)?;
         }
         books.taken_over = true;
@@ -301,7 +313,7 @@ impl Machine {
             return Ok(());
         }
         for router in self.layout.routers {
-            let place = Place::Config(Slot { device: router.device, function: 0 });
+            let place = Place::Config(Slot { bus: 0, device: router.device, function: 0 });
             if self.access(place, 0, 4, None)? == router.id {
                 for &register in router.registers {
                     self.access(place, register, 1, Some(ROUTED_TO.into()))?;

@@ -33,6 +33,7 @@ use super::{MmioSlot, PciFunction};
 use crate::spec::DeviceType;
 use crate::{Error, Result};
 
+mod bridges;
 mod layout;
 mod link;
 mod machine;
@@ -47,8 +48,10 @@ pub use machine::{DEFAULT_TIMEOUT, Machine, MachineOptions};
 /// Where in its machine a device is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Seat {
-    /// A PCI function of bus 0: device and function number.
+    /// A PCI function.
     Pci {
+        /// 0, or that of a bus behind a bridge of bus 0, which are counted from 1 on in the order of the bridges.
+        bus: u8,
         /// 0 to 31.
         device: u8,
         /// 0 to 7.
@@ -59,37 +62,49 @@ pub enum Seat {
 }
 
 impl Seat {
-    /// From `04.0`: device and function, in hexadecimal digits.
+    /// From `04.0` or `01:04.0`: bus where it is not 0, device and function, in hexadecimal digits.
     pub fn parse_pci(text: &str) -> Option<Self> {
+        let (bus, text) = text.split_once(':').unwrap_or(("0", text));
+        let bus = u8::from_str_radix(bus, 16).ok()?;
         let (device, function) = text.split_once('.')?;
         let device = u8::from_str_radix(device, 16).ok().filter(|device| *device < 32)?;
         let function = u8::from_str_radix(function, 16).ok().filter(|function| *function < 8)?;
-        Some(Self::Pci { device, function })
+        Some(Self::Pci { bus, device, function })
     }
 
     /// The parameter by which an address names it.
     pub fn param(self) -> (&'static str, String) {
         match self {
-            Self::Pci { device, function } => ("pci", format!("{device:02x}.{function:x}")),
+            Self::Pci { bus: 0, device, function } => ("pci", format!("{device:02x}.{function:x}")),
+            Self::Pci { bus, device, function } => ("pci", format!("{bus:02x}:{device:02x}.{function:x}")),
             Self::Mmio(base) => ("mmio", format!("{base:#x}")),
         }
     }
 }
 
 impl Machine {
-    /// The virtio devices of the machine, in the order of their places: PCI functions of bus 0, then MMIO slots.
-    /// Nothing is written to them.
+    /// The virtio devices of the machine, in the order of their places: PCI functions of bus 0 and of those behind its
+    /// bridges, then MMIO slots. Nothing is written to them; bridges are opened.
     pub fn devices(self: &Arc<Self>) -> impl Iterator<Item = Result<(Seat, DeviceType)>> + use<> {
         let machine = Arc::clone(self);
-        let mut seats = machine.seats().into_iter();
+        let (seats, mut fault) = match machine.seats() {
+            Ok(seats) => (seats, None),
+            Err(error) => (Vec::new(), Some(error)),
+        };
+        let mut seats = seats.into_iter();
         let mut more: Vec<Seat> = Vec::new();
         core::iter::from_fn(move || {
+            if let Some(error) = fault.take() {
+                return Some(Err(error));
+            }
             loop {
                 let seat = more.pop().or_else(|| seats.next())?;
-                if let Seat::Pci { device, function: 0 } = seat {
-                    match machine.many_functions(device) {
+                if let Seat::Pci { bus, device, function: 0 } = seat {
+                    match machine.many_functions(bus, device) {
                         Ok(false) => {}
-                        Ok(true) => more.extend((1..8).rev().map(|function| Seat::Pci { device, function })),
+                        Ok(true) => {
+                            more.extend((1..8).rev().map(|function| Seat::Pci { bus, device, function }))
+                        }
                         Err(error) => return Some(Err(error)),
                     }
                 }
@@ -103,30 +118,31 @@ impl Machine {
     }
 
     /// Where devices can be, but for functions above 0.
-    fn seats(&self) -> Vec<Seat> {
+    fn seats(self: &Arc<Self>) -> Result<Vec<Seat>> {
         let layout = self.layout();
         let devices = if matches!(layout.config, layout::ConfigSpace::None) { 0 } else { 32 };
-        let functions = (0..devices).map(|device| Seat::Pci { device, function: 0 });
+        let functions = (0..=self.number_buses()?)
+            .flat_map(|bus| (0..devices).map(move |device| Seat::Pci { bus, device, function: 0 }));
         let slots = (0..layout.slots.count)
             .map(|k| Seat::Mmio(layout.slots.first.saturating_add(k.saturating_mul(layout.slots.stride))));
-        functions.chain(slots).collect()
+        Ok(functions.chain(slots).collect())
     }
 
     /// Keeps the device there, if there is one, from reaching memory.
     fn disarm(self: &Arc<Self>, seat: Seat) -> Result<()> {
         match seat {
-            Seat::Pci { device, function: 0 } => {
-                let functions = if self.many_functions(device)? { 8 } else { 1 };
-                (0..functions).try_for_each(|function| self.disarm_function(Slot { device, function }))
+            Seat::Pci { bus, device, function: 0 } => {
+                let functions = if self.many_functions(bus, device)? { 8 } else { 1 };
+                (0..functions).try_for_each(|function| self.disarm_function(Slot { bus, device, function }))
             }
-            Seat::Pci { device, function } => self.disarm_function(Slot { device, function }),
+            Seat::Pci { bus, device, function } => self.disarm_function(Slot { bus, device, function }),
             Seat::Mmio(base) => self.disarm_slot(base),
         }
     }
 
     fn probe(self: &Arc<Self>, seat: Seat) -> Result<Option<DeviceType>> {
         match seat {
-            Seat::Pci { device, function } => self.probe_function(Slot { device, function }),
+            Seat::Pci { bus, device, function } => self.probe_function(Slot { bus, device, function }),
             Seat::Mmio(base) => self.probe_slot(base),
         }
     }
@@ -135,11 +151,17 @@ impl Machine {
     /// errors.
     ///
     /// [`Error::NotFound`] where there is none, [`Error::DeviceBusy`] while this process has it already.
-    pub fn pci(self: &Arc<Self>, device: u8, function: u8, address: &str) -> Result<Arc<dyn PciFunction>> {
+    pub fn pci(
+        self: &Arc<Self>,
+        bus: u8,
+        device: u8,
+        function: u8,
+        address: &str,
+    ) -> Result<Arc<dyn PciFunction>> {
         if device >= 32 || function >= 8 {
             return Err(Error::Misuse { what: "PCI devices are numbered 0 to 31, functions 0 to 7" });
         }
-        Ok(Arc::new(self.function(Slot { device, function }, address)?))
+        Ok(Arc::new(self.function(Slot { bus, device, function }, address)?))
     }
 
     /// Takes the MMIO slot at a physical address; as [`Machine::pci`].

@@ -56,7 +56,7 @@ struct Interrupts {
 }
 
 impl Machine {
-    fn config(self: &Arc<Self>, slot: Slot) -> Registers {
+    pub(super) fn config(self: &Arc<Self>, slot: Slot) -> Registers {
         Registers { machine: Arc::clone(self), place: Place::Config(slot), size: config::LEN }
     }
 
@@ -72,10 +72,9 @@ impl Machine {
     }
 
     /// Whether the device of function 0 has other functions.
-    pub(super) fn many_functions(self: &Arc<Self>, device: u8) -> Result<bool> {
-        const HEADER_TYPE: u64 = 0x0E;
-        let space = self.config(Slot { device, function: 0 });
-        Ok(space.read16(config::VENDOR_ID)? != u16::MAX && space.read8(HEADER_TYPE)? & 0x80 != 0)
+    pub(super) fn many_functions(self: &Arc<Self>, bus: u8, device: u8) -> Result<bool> {
+        let space = self.config(Slot { bus, device, function: 0 });
+        Ok(space.read16(config::VENDOR_ID)? != u16::MAX && space.read8(config::HEADER_TYPE)? & 0x80 != 0)
     }
 
     /// Keeps the function, if it is a virtio device's, from reaching memory.
@@ -91,10 +90,11 @@ impl Machine {
     /// Takes a function: its BARs are sized, placed and switched on.
     pub(super) fn function(self: &Arc<Self>, slot: Slot, address: &str) -> Result<Function> {
         self.take_over()?;
-        let claim = self.claim(&alloc::format!("pci {:02x}.{:x}", slot.device, slot.function))?;
+        let Slot { bus, device, function } = slot;
+        let claim = self.claim(&alloc::format!("pci {bus:02x}:{device:02x}.{function:x}"))?;
         let space = self.config(slot);
         if space.read16(config::VENDOR_ID)? == u16::MAX {
-            let why = alloc::format!("PCI function {:02x}.{:x} is empty", slot.device, slot.function);
+            let why = alloc::format!("PCI function {bus:02x}:{device:02x}.{function:x} is empty");
             return Err(Error::NotFound { why: why.into() });
         }
         let before = space.read16(config::COMMAND)?;

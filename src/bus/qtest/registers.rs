@@ -9,9 +9,11 @@ use super::machine::Machine;
 use crate::bus::{Doorbell, RegisterSpace};
 use crate::{Error, Result};
 
-/// A PCI function of bus 0.
+/// A PCI function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Slot {
+    /// 0, or that of a bus behind a bridge.
+    pub(super) bus: u8,
     /// 0 to 31.
     pub(super) device: u8,
     /// 0 to 7.
@@ -105,7 +107,8 @@ impl Machine {
         width: u8,
         new: Option<u32>,
     ) -> Result<alloc::string::String> {
-        let function = u32::from(slot.device) << 11 | u32::from(slot.function) << 8;
+        let function =
+            u32::from(slot.bus) << 16 | u32::from(slot.device) << 11 | u32::from(slot.function) << 8;
         let select = 0x8000_0000 | function | (offset as u32 & 0xFC);
         let lane = offset & 3;
         let (first, second) = match self.layout().config {
