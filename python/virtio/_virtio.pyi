@@ -1,4 +1,5 @@
 # Made by tools/stubs from the compiled module: change that, or the types in tools/stubs, and run it.
+from asyncio import AbstractEventLoop, Future
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias, final
@@ -16,7 +17,7 @@ _Bits: TypeAlias = Features | int | Iterable[Features | int]
 _Buffers: TypeAlias = Buffer | Iterable[Buffer]
 _Arrays: TypeAlias = AnyBuffer | tuple[AnyBuffer, ...] | list[AnyBuffer]
 
-__all__ = ["Block", "Buffer", "Device", "DeviceInfo", "Entropy", "Events", "Features", "Found", "Lie", "Pool", "Queue", "Region", "Report", "Used", "_Qemu", "_SoftDevice", "__version__", "_answers", "_lies", "_names", "_queues", "_rules", "_tables", "_transport", "find", "open"]
+__all__ = ["Block", "Buffer", "Device", "DeviceInfo", "Entropy", "Events", "Features", "Found", "Lie", "Pool", "Queue", "Region", "Report", "Used", "_AsyncBlock", "_Buffers", "_Qemu", "_SoftDevice", "__version__", "_answers", "_lies", "_names", "_queues", "_rules", "_tables", "_transport", "find", "open"]
 
 @final
 class Block:
@@ -31,7 +32,7 @@ class Block:
         queue_size: int | None = None,
         timeout: float | None = ...,
         control_timeout: float = 2.0,
-        reconnect: Literal["fail"] = "fail",
+        reconnect: Literal["fail", "retry"] = "fail",
     ) -> Self: ...
     def __enter__(self) -> Self: ...
     def __exit__(self, *_exc: object) -> None: ...
@@ -57,7 +58,9 @@ class Block:
         """The features in use, and what became of all others."""
         ...
     def flush(self) -> None:
-        """Makes all writes that were done before permanent."""
+        """Makes all writes that were done before permanent. IndeterminateError, once, after a reconnection with writes
+        that were done and not flushed: the back-end that went away may have lost them.
+        """
         ...
     def get_id(self) -> str:
         """The device's id string."""
@@ -72,9 +75,10 @@ class Block:
     def pread(self, length: int, offset: int) -> bytes:
         """Reads `length` bytes from `offset` on."""
         ...
-    def pwrite(self, data: Buffer | AnyBuffer, offset: int) -> int:
+    def pwrite(self, data: Buffer | AnyBuffer, offset: int, *, retry: bool = False) -> int:
         """Writes any buffer's bytes at `offset`; a Buffer of this device without a copy. Answers the number of bytes. The
-        data may be in the device's cache then: flush().
+        data may be in the device's cache then: flush(). With `retry` the write may be made more than once: a device
+        that was opened with reconnect="retry" sends it again where its back-end went away with it.
         """
         ...
     @property
@@ -137,7 +141,9 @@ class Device:
         """Where it is."""
         ...
     def alloc(self, length: int) -> Buffer:
-        """One buffer of `length` bytes, all zero."""
+        """One buffer of `length` bytes, all zero. Its memory is the device's again when nobody refers to it any more: no
+        object, no view, no request in flight.
+        """
         ...
     def close(self) -> None:
         """Resets the device, takes its memory away and ends its use: whoever waits on a queue gets ClosedError. A second
@@ -180,7 +186,9 @@ class Device:
         """Where it stands: "reset", "negotiated", "running", "failed" or "closed"."""
         ...
     def pool(self, count: int, stride: int, *, region: Region | None = None) -> Pool:
-        """`count` buffers of `stride` bytes in one piece of memory: new and all zero, or the beginning of a region."""
+        """`count` buffers of `stride` bytes in one piece of memory: new and all zero, or the beginning of a region. It
+        goes when nobody refers to any of it any more, as alloc()'s does; their numbers alone keep nothing.
+        """
         ...
     def queue(
         self,
@@ -322,6 +330,7 @@ class Pool:
     has two dimensions, buffers and bytes. That view is always writable, whatever is in flight.
     """
     def __getitem__(self, key: int, /) -> Buffer: ...
+    def __iter__(self) -> Iterator[Buffer]: ...
     def __len__(self) -> int: ...
     @property
     def count(self) -> int:
@@ -518,6 +527,107 @@ class Used:
         """Bytes written into the chain's device-writable buffers, from the first on."""
         ...
 
+class _AsyncBlock:
+    """The part of virtio.aio.Block that is compiled."""
+    def __new__(
+        cls,
+        address: str,
+        *,
+        queue_size: int | None = None,
+        timeout: float | None = ...,
+        control_timeout: float = 2.0,
+        reconnect: Literal["fail", "retry"] = "fail",
+    ) -> Self: ...
+    def _close(self) -> None:
+        """Resets and closes the device; for another thread. The loop's next turn ends what is under way."""
+        ...
+    def _leave(self) -> None:
+        """After the close: tells those who wait, and lets go of the loop."""
+        ...
+    def _look(self) -> None:
+        """The timer: looks after a device that is silent."""
+        ...
+    def _open(self, event_loop: AbstractEventLoop) -> None:
+        """Opens the device, for the tasks of a loop. May wait; for another thread."""
+        ...
+    def _recover(self) -> None:
+        """Waits for a back-end to come back; for another thread."""
+        ...
+    def _turn(self) -> None:
+        """One turn: shows what was submitted, tells of what was done."""
+        ...
+    def _watch(self) -> None:
+        """Watches the queue's event, that of a new connection after a recovery."""
+        ...
+    def _woken(self) -> None:
+        """The queue's event was signalled."""
+        ...
+    @property
+    def address(self) -> str:
+        """Where it is."""
+        ...
+    @property
+    def block_size(self) -> int:
+        """Logical block size in bytes."""
+        ...
+    @property
+    def counters(self) -> dict[str, int]:
+        """What the queue has counted since it was set up, by name."""
+        ...
+    def discard(self, offset: int, length: int) -> Future[None]:
+        """Tells the device that a range is not needed any more."""
+        ...
+    def events(self) -> Events:
+        """What has happened to the device since the last look; a changed configuration was read again."""
+        ...
+    @property
+    def features(self) -> Features:
+        """The features in use, and what became of all others."""
+        ...
+    def flush(self) -> Future[None]:
+        """Makes all writes permanent whose futures were done before. IndeterminateError, once, after a reconnection with
+        writes that were done and not flushed: the back-end that went away may have lost them.
+        """
+        ...
+    def get_id(self) -> Future[str]:
+        """The device's id string."""
+        ...
+    def pool(self, count: int, stride: int, *, region: Region | None = None) -> Pool:
+        """Buffers that this device can reach, for reads and writes without a copy."""
+        ...
+    def pread(self, length: int, offset: int) -> Future[bytes]:
+        """Reads `length` bytes from `offset` on."""
+        ...
+    def pread_into(self, buffer: Buffer | AnyBuffer, offset: int) -> Future[int]:
+        """Reads from `offset` on into a buffer, as many bytes as it has; a Buffer of this device's pool() is filled without
+        a copy. Gives the number of bytes. Another buffer is filled when the future is done, and not resized before.
+        """
+        ...
+    def pwrite(self, data: Buffer | AnyBuffer, offset: int, *, retry: bool = False) -> Future[int]:
+        """Writes any buffer's bytes at `offset`; a Buffer of this device's pool() without a copy, any other is copied by the
+        call. Gives the number of bytes. The data may be in the device's cache then: flush(). With `retry` the write may
+        be made more than once: a device that was opened with reconnect="retry" sends it again where its back-end went
+        away with it.
+        """
+        ...
+    @property
+    def read_only(self) -> bool:
+        """Whether the device takes no writes."""
+        ...
+    @property
+    def size(self) -> int:
+        """Size in bytes, as last read."""
+        ...
+    def write_zeroes(self, offset: int, length: int, *, unmap: bool = False) -> Future[None]:
+        """Sets a range to zeroes; with `unmap` the device may deallocate it."""
+        ...
+
+@final
+class _Buffers:
+    """What goes through a pool's buffers."""
+    def __iter__(self) -> Iterator[Buffer]: ...
+    def __next__(self) -> Buffer: ...
+
 @final
 class _Qemu:
     """A QEMU machine whose processor is halted."""
@@ -655,8 +765,8 @@ def find(
     driver: str | None = None,
 ) -> Found:
     """The devices that fit: by type, by transport ("pci", "mmio"), by kernel driver. Without an address those of this
-    machine, which needs no privileges and opens nothing; with `qtest:SOCKET?ram=FILE` those of a
-    QEMU machine, on its PCI buses and in its MMIO slots; none is written to.
+    machine, which needs no privileges and opens nothing; of the QEMU machine at `qtest:SOCKET?ram=FILE` those on its
+    first PCI bus and in its MMIO slots, of which none is written to.
     """
     ...
 
