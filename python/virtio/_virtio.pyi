@@ -17,7 +17,7 @@ _Bits: TypeAlias = Features | int | Iterable[Features | int]
 _Buffers: TypeAlias = Buffer | Iterable[Buffer]
 _Arrays: TypeAlias = AnyBuffer | tuple[AnyBuffer, ...] | list[AnyBuffer]
 
-__all__ = ["Block", "Buffer", "Device", "DeviceInfo", "Entropy", "Events", "Features", "Found", "Lie", "Pool", "Queue", "Region", "Report", "Used", "_AsyncBlock", "_Buffers", "_Qemu", "_SoftDevice", "__version__", "_answers", "_lies", "_names", "_queues", "_rules", "_tables", "_transport", "find", "open"]
+__all__ = ["Block", "Buffer", "Device", "DeviceInfo", "Entropy", "Events", "Features", "Found", "Lie", "Pool", "Queue", "Region", "Report", "Used", "_AsyncBlock", "_PoolIterator", "_Qemu", "_SoftDevice", "__version__", "_answers", "_lies", "_names", "_queues", "_rules", "_tables", "_transport", "find", "open"]
 
 @final
 class Block:
@@ -623,7 +623,7 @@ class _AsyncBlock:
         ...
 
 @final
-class _Buffers:
+class _PoolIterator:
     """What goes through a pool's buffers."""
     def __iter__(self) -> Iterator[Buffer]: ...
     def __next__(self) -> Buffer: ...

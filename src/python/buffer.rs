@@ -154,8 +154,8 @@ impl Pool {
     }
 
     /// The buffers, in the order of their numbers.
-    fn __iter__(&self) -> Buffers {
-        Buffers { memory: Arc::clone(&self.memory), first: self.first, next: AtomicU32::new(0) }
+    fn __iter__(&self) -> PoolIterator {
+        PoolIterator { memory: Arc::clone(&self.memory), first: self.first, next: AtomicU32::new(0) }
     }
 
     /// Number of buffers that are in flight.
@@ -205,16 +205,16 @@ impl Pool {
 }
 
 /// What goes through a pool's buffers.
-#[pyclass(frozen, module = "virtio", name = "_Buffers")]
+#[pyclass(frozen, module = "virtio", name = "_PoolIterator")]
 #[derive(Debug)]
-pub(super) struct Buffers {
+pub(super) struct PoolIterator {
     memory: Arc<Memory>,
     first: u32,
     next: AtomicU32,
 }
 
 #[pymethods]
-impl Buffers {
+impl PoolIterator {
     fn __iter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
         slf
     }

@@ -42,7 +42,7 @@ mod _virtio {
     #[pymodule_export]
     use crate::python::block::Block;
     #[pymodule_export]
-    use crate::python::buffer::{Buffer, Buffers, Pool, Region};
+    use crate::python::buffer::{Buffer, Pool, PoolIterator, Region};
     #[pymodule_export]
     use crate::python::device::{Device, open};
     #[pymodule_export]
