@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias, final
 
 from typing_extensions import Buffer as AnyBuffer
-from typing_extensions import Self
+from typing_extensions import Self, disjoint_base
 
 from virtio.enums import DeviceType, Status
 from virtio.io import BlockIO
@@ -527,6 +527,7 @@ class Used:
         """Bytes written into the chain's device-writable buffers, from the first on."""
         ...
 
+@disjoint_base
 class _AsyncBlock:
     """The part of virtio.aio.Block that is compiled."""
     def __new__(
