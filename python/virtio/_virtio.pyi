@@ -766,8 +766,8 @@ def find(
     driver: str | None = None,
 ) -> Found:
     """The devices that fit: by type, by transport ("pci", "mmio"), by kernel driver. Without an address those of this
-    machine, which needs no privileges and opens nothing; of the QEMU machine at `qtest:SOCKET?ram=FILE` those on its
-    first PCI bus and in its MMIO slots, of which none is written to.
+    machine, which needs no privileges and opens nothing; with `qtest:SOCKET?ram=FILE` those of a
+    QEMU machine, on its PCI buses and in its MMIO slots; none is written to.
     """
     ...
 
