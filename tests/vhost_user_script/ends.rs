@@ -87,7 +87,7 @@ fn v12_a_read_in_a_driver_ends_when_the_connection_does() {
 #[test]
 fn v13_a_silent_back_end_is_given_up_and_its_memory_is_kept() {
     let _alone = alone();
-    let limit = Duration::from_millis(100);
+    let limit = Duration::from_millis(200);
     let daemon = taker();
     let before = kept().bytes;
     let mut low = Low::open(&daemon.address(), limit);

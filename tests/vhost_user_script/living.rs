@@ -23,7 +23,14 @@ fn throttled(place: &Place) -> Daemon {
         format!("driver=file,node-name=f,filename={}", file.display()),
         "driver=throttle,node-name=d,throttle-group=g,file=f".to_owned(),
     ];
-    Daemon::start_throttled(place, &Export { blockdevs: &nodes, queues: 1, writable: true }, RATE)
+    let daemon =
+        Daemon::start_throttled(place, &Export { blockdevs: &nodes, queues: 1, writable: true }, RATE);
+    let end = Instant::now() + LONG;
+    while !place.path("vub.sock").exists() {
+        assert!(Instant::now() < end, "the daemon does not listen");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    daemon
 }
 
 /// Device mappings of this process.
@@ -109,7 +116,7 @@ fn r9_the_end_of_a_connection_proves_nothing_and_the_death_of_its_process_does()
     let place = Place::new();
     let mut daemon = throttled(&place);
     let (kept_before, mapped) = (kept().bytes, mappings());
-    let limit = Duration::from_millis(150);
+    let limit = Duration::from_millis(200);
     let mut low = loaded(&daemon, limit);
     let data = low.pools[1].clone();
     std::thread::scope(|scope| {
@@ -150,7 +157,7 @@ fn r9_a_stopped_daemon_is_not_dead() {
     let place = Place::new();
     let daemon = throttled(&place);
     let kept_before = kept().bytes;
-    let limit = Duration::from_millis(100);
+    let limit = Duration::from_millis(200);
     let low = loaded(&daemon, limit);
     let data = low.pools[1].clone();
     daemon.signal(rustix::process::Signal::STOP);

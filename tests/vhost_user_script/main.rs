@@ -117,10 +117,10 @@ enum Step {
 }
 
 /// A device's whole life: opened, set up, asked for its configuration, given another region, used, closed. Each step
-/// keeps its limit; an opening that fails takes another one to close what it had opened.
+/// keeps its limit; an opening is some thirty messages, each of which has a limit of its own.
 fn life(address: &str, limit: Duration) -> Result<(), (Step, Error)> {
     let at = |step: Step| move |error: Error| (step, error.kind().clone());
-    let disk = timely(2 * limit, || Block::open(address, small(limit))).map_err(at(Step::Open))?;
+    let disk = timely(40 * limit, || Block::open(address, small(limit))).map_err(at(Step::Open))?;
     let outcome = timely(limit, || disk.device().config().read(0, 8));
     outcome.map_err(at(Step::Config))?;
     let pool = timely(limit, || disk.device().pool(1, 8 << 20)).map_err(at(Step::Region))?;
