@@ -13,7 +13,7 @@ use super::batch;
 use super::buffer::Buffer;
 use super::memory::{Flow, Pools};
 use super::used::Used;
-use super::wait;
+use super::{counted, wait};
 use crate::device::{self, SharedQueue};
 use crate::event::Deadline;
 use crate::mem::pool::DmaBuf;
@@ -313,19 +313,7 @@ impl Queue {
     /// What was counted since the queue was set up, by name.
     #[getter]
     fn counters<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let counted = self.inner.shared.with(|queue| queue.counters());
-        let counters = PyDict::new(py);
-        for (name, value) in [
-            ("added", counted.added),
-            ("used", counted.used),
-            ("kicks", counted.kicks),
-            ("kicks_saved", counted.kicks_saved),
-            ("clamped", counted.clamped),
-            ("early", counted.early),
-        ] {
-            counters.set_item(name, value)?;
-        }
-        Ok(counters)
+        counted(py, self.inner.shared.with(|queue| queue.counters()))
     }
 
     /// How long waits spin before they sleep, in seconds; 0 for not at all.
