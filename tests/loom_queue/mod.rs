@@ -16,45 +16,34 @@ use virtio::queue::{Ring, RingConfig, Token};
 use virtio::soft::DeviceRing;
 use virtio::sync::Mutex;
 
+/// What a notification reaches.
+enum Doorbell {
+    /// A device with a thread of its own, which may sleep.
+    Bell(Arc<Bell>),
+    /// A device that serves inside the notification, one at a time, and never asks to be left alone: without a thread
+    /// of its own, it leaves the interleavings to those who share the queue.
+    Device(Mutex<DeviceRing>),
+}
+
 /// Doorbell and event of a queue.
 pub(crate) struct ModelPort {
-    pub(crate) doorbell: Arc<Bell>,
-    pub(crate) event: Arc<Bell>,
+    doorbell: Doorbell,
+    event: Arc<Bell>,
 }
 
 impl Port for ModelPort {
     fn ring(&self) -> Result<()> {
-        self.doorbell.ring();
-        Ok(())
-    }
-
-    fn sleep(&self, _limit: Duration) -> Result<()> {
-        self.event.wait();
-        Ok(())
-    }
-
-    fn wake(&self) {
-        self.event.ring();
-    }
-
-    fn ask(&self) {}
-}
-
-/// A device that serves inside the notification, one at a time, and never asks to be left alone: without a thread of
-/// its own, it leaves the interleavings to those who share the queue.
-pub(crate) struct InlinePort {
-    device: Mutex<DeviceRing>,
-    event: Arc<Bell>,
-}
-
-impl Port for InlinePort {
-    fn ring(&self) -> Result<()> {
-        let mut device = self.device.lock().unwrap();
-        while let Some(chain) = device.pop(&()).unwrap() {
-            device.push_used(chain.head, 0);
-        }
-        if device.publish_used() {
-            self.event.ring();
+        match &self.doorbell {
+            Doorbell::Bell(bell) => bell.ring(),
+            Doorbell::Device(device) => {
+                let mut device = device.lock().unwrap();
+                while let Some(chain) = device.pop(&()).unwrap() {
+                    device.push_used(chain.head, 0);
+                }
+                if device.publish_used() {
+                    self.event.ring();
+                }
+            }
         }
         Ok(())
     }
@@ -120,22 +109,23 @@ fn ends(size: u16) -> (Ring<RawRange>, DeviceRing) {
     (ring, DeviceRing::beside(&memory, &config).unwrap())
 }
 
-fn share<P: Port>(ring: Ring<RawRange>, port: P) -> Shared<RingLane<P>> {
-    Shared::new(RingLane { ring, port: loom::sync::Arc::new(port) }, Duration::ZERO)
+fn share(ring: Ring<RawRange>, doorbell: Doorbell, event: Arc<Bell>) -> Shared<RingLane<ModelPort>> {
+    let port = loom::sync::Arc::new(ModelPort { doorbell, event });
+    Shared::new(RingLane { ring, port }, Duration::ZERO)
 }
 
 /// Both sides of a queue of `size`, flags and no EVENT_IDX.
 pub(crate) fn queue(size: u16) -> (Shared<RingLane<ModelPort>>, ModelDevice) {
     let (ring, device) = ends(size);
     let (doorbell, event) = (Bell::new(), Bell::new());
-    let port = ModelPort { doorbell: doorbell.clone(), event: event.clone() };
-    (share(ring, port), ModelDevice { ring: device, doorbell, event })
+    let shared = share(ring, Doorbell::Bell(doorbell.clone()), event.clone());
+    (shared, ModelDevice { ring: device, doorbell, event })
 }
 
 /// The same, with a device inside the notification.
-pub(crate) fn inline(size: u16) -> Kept<Shared<RingLane<InlinePort>>> {
+pub(crate) fn inline(size: u16) -> Kept<Shared<RingLane<ModelPort>>> {
     let (ring, device) = ends(size);
-    Kept::new(share(ring, InlinePort { device: Mutex::new(device), event: Bell::new() }))
+    Kept::new(share(ring, Doorbell::Device(Mutex::new(device)), Bell::new()))
 }
 
 /// What is not dropped where a model has failed: loom's own objects are gone by then, and their drops panic.
