@@ -50,6 +50,10 @@ bench-ring: ## ring: ours, its peers, the floor and the cache line round trip in
 bench-copy: ## bulk copies beside memcpy
 	cargo run --release --manifest-path benches/Cargo.toml --bin bench_copy
 
+.PHONY: bench-python
+bench-python: ## the Python face beside the same in Rust, a ring in plain Python, and os.pread
+	@tools/bench-python
+
 .PHONY: fmt
 fmt: ## format the Rust sources
 	cargo fmt

@@ -124,12 +124,15 @@ pub(super) struct Core {
     pub(super) interrupts: u64,
     /// Reads of registers, for what changes with each.
     pub(super) register_reads: u32,
+    /// Whether the model takes all chains, and nobody checks the driver or lied to it.
+    pub(super) plain: bool,
 }
 
 impl Core {
     pub(super) fn new(model: Box<dyn DeviceModel>, make: Make, view: DmaView, vectors: u16) -> Self {
         let queues = (0..model.queues()).map(|index| Queue::new(model.queue_size(index))).collect();
         let shared = model.shared_memory();
+        let plain = model.takes_all();
         Self {
             model,
             make,
@@ -155,6 +158,7 @@ impl Core {
             total: 0,
             interrupts: 0,
             register_reads: 0,
+            plain,
         }
     }
 

@@ -42,6 +42,8 @@ pub(super) struct Machine {
     core: Mutex<Core>,
     run: Run,
     checked: bool,
+    /// Whether notifications may be served on the shortest way.
+    plain: bool,
     /// Whether notifications carry what NOTIF_CONFIG_DATA made of the queue index.
     notify_data: AtomicBool,
     /// For each queue whether it was notified since it was last looked at.
@@ -62,6 +64,7 @@ impl Machine {
             dma,
             run,
             checked: core.checker.is_some(),
+            plain: run == Run::Inline && core.plain,
             notify_data: AtomicBool::new(false),
             core: Mutex::new(core),
             pending,
@@ -116,6 +119,9 @@ impl Machine {
     }
 
     fn notify_queue(&self, queue: u16) -> Result<()> {
+        if self.plain && self.core().serve_plain(queue)? {
+            return Ok(());
+        }
         let Some(pending) = self.pending.get(usize::from(queue)) else { return Ok(()) };
         // SeqCst: our mark against the look at `asleep`; pairs with the thread's, which stores the one and looks
         // at the other.
