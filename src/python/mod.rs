@@ -66,6 +66,7 @@ mod _virtio {
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         crate::python::one_interpreter(module.py())?;
+        crate::python::queue::install(module.py())?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 }

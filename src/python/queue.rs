@@ -1,5 +1,7 @@
 //! One virtqueue.
 
+mod fast;
+
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -21,6 +23,7 @@ use crate::mem::pool::DmaBuf;
 use crate::mem::process::Process;
 use crate::queue::Token;
 use crate::{Error, Result};
+pub(super) use fast::install;
 
 /// How long the end of a `with` waits for what is in flight.
 const DRAIN: Duration = Duration::from_secs(1);

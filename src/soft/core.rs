@@ -126,6 +126,8 @@ pub(super) struct Core {
     pub(super) register_reads: u32,
     /// Whether the model takes all chains, and nobody checks the driver or lied to it.
     pub(super) plain: bool,
+    /// Notifications that were served on the shortest way.
+    pub(super) plain_rings: u64,
 }
 
 impl Core {
@@ -159,6 +161,7 @@ impl Core {
             interrupts: 0,
             register_reads: 0,
             plain,
+            plain_rings: 0,
         }
     }
 

@@ -117,11 +117,13 @@ impl Core {
         if !self.plain || self.status & live.bits() != Status::DRIVER_OK.bits() {
             return Ok(false);
         }
-        if self.accepted().intersects(Features::INDIRECT_DESC | Features::EVENT_IDX) {
+        let other = Features::INDIRECT_DESC | Features::EVENT_IDX | Features::NOTIF_CONFIG_DATA;
+        if self.accepted().intersects(other) {
             return Ok(false);
         }
         let Some(queue) = self.queues.get_mut(usize::from(index)) else { return Ok(false) };
         let Some(ring) = &mut queue.ring else { return Ok(false) };
+        self.plain_rings = self.plain_rings.wrapping_add(1);
         let ring = ring.ring_mut();
         let taken = ring.use_all();
         let (wanted, vector) = (ring.publish_used(), queue.vector);

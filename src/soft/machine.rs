@@ -91,9 +91,9 @@ impl Machine {
         Report {
             broken: core.checker.as_ref().and_then(|checker| checker.first()),
             chains: core.total,
-            notifications: self.notifications.load(Ordering::Relaxed),
+            notifications: self.notifications.load(Ordering::Relaxed).wrapping_add(core.plain_rings),
             interrupts: core.interrupts,
-            accesses: self.accesses.load(Ordering::Relaxed),
+            accesses: self.accesses.load(Ordering::Relaxed).wrapping_add(core.plain_rings),
             status: core.status,
             accepted: core.accepted(),
         }
@@ -102,6 +102,9 @@ impl Machine {
     /// The driver rang for the queue that `value` names. `at` is that of the notification address, in units of
     /// the multiplier, where it tells.
     pub(super) fn notify(&self, face: Face, width: u8, value: u32, at: Option<u64>) -> Result<()> {
+        if self.plain && self.core().serve_plain(value as u16)? {
+            return Ok(());
+        }
         self.accessed();
         if self.checked {
             let mut core = self.core();
@@ -119,9 +122,6 @@ impl Machine {
     }
 
     fn notify_queue(&self, queue: u16) -> Result<()> {
-        if self.plain && self.core().serve_plain(queue)? {
-            return Ok(());
-        }
         let Some(pending) = self.pending.get(usize::from(queue)) else { return Ok(()) };
         // SeqCst: our mark against the look at `asleep`; pairs with the thread's, which stores the one and looks
         // at the other.
