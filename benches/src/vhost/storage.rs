@@ -72,13 +72,15 @@ pub fn qemu(scratch: &Scratch, core: usize) -> Result<Option<Device>> {
     let (vhost, nbd) = (scratch.path("qemu.sock"), scratch.path("nbd.sock"));
     let mut command = Command::new("qemu-storage-daemon");
     command.args(["--object", "iothread,id=io"]);
-    command.args(["--blockdev", &format!("driver=null-co,node-name=disk,size={CAPACITY}")]);
-    command.args([
-        "--export",
-        &format!("type=vhost-user-blk,id=vhost,node-name=disk,addr.type=unix,addr.path={vhost},iothread=io"),
-    ]);
-    command.args(["--nbd-server", &format!("addr.type=unix,addr.path={nbd}")]);
-    command.args(["--export", "type=nbd,id=nbd,node-name=disk,iothread=io"]);
+    for node in ["disk", "other"] {
+        let null = format!("driver=null-co,node-name={node},size={CAPACITY}");
+        command.args(["--blockdev", &null]);
+    }
+    let export =
+        format!("type=vhost-user-blk,id=vhost,node-name=disk,iothread=io,addr.type=unix,addr.path={vhost}");
+    command.args(["--export", &export, "--nbd-server", &format!("addr.type=unix,addr.path={nbd}")]);
+    // Not in the iothread: there this program fails an assertion when a client of its NBD server goes away.
+    command.args(["--export", "type=nbd,id=nbd,node-name=other,name=disk"]);
     let process = match on_core(core, || command.stdin(Stdio::null()).stdout(Stdio::null()).spawn()) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         process => process?,
