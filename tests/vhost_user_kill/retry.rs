@@ -11,7 +11,8 @@ use virtio::drivers::{Between, Block, BlockOptions, Reconnect};
 
 use crate::daemon::{Daemon, Export, Place, image, over_file};
 use crate::random::Random;
-use crate::{alone, holdings, rounds, timely};
+use crate::soak_common::soak;
+use crate::{alone, holdings, timely};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -59,6 +60,16 @@ fn work(disk: &Block, base: u64, seed: u64, stop: &AtomicBool, flushes: &AtomicU
 
 #[test]
 fn e1_killed_at_any_moment_reads_and_marked_writes_go_on_with_the_next_daemon() {
+    killed(200);
+}
+
+#[test]
+#[ignore = "soak: a thousand daemons"]
+fn soak_killed_at_any_moment_requests_go_on_with_the_next_daemon() {
+    soak("storage daemon killed under load, requests go on", 1000, "daemons", killed);
+}
+
+fn killed(rounds: u64) {
     let _alone = alone();
     let place = Place::new();
     let file = image(&place, 4 << 20);
@@ -72,7 +83,7 @@ fn e1_killed_at_any_moment_reads_and_marked_writes_go_on_with_the_next_daemon() 
             scope.spawn(move || work(disk, number * (2 << 20), number + 1, stop, flushes))
         });
         let (mut random, mut most) = (Random(5), None);
-        for round in 0..rounds(200) {
+        for round in 0..rounds {
             thread::sleep(Duration::from_micros(random.below(20_000) as u64));
             daemon.kill();
             daemon = start(&place, &file, 2);
