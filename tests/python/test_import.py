@@ -31,7 +31,7 @@ def test_an_import_opens_nothing_and_starts_no_thread() -> None:
         assert os.listdir("/proc/self/task") == children
         assert not opened, opened
         # What only some programs need is imported by those.
-        heavy = {"asyncio", "numpy", "rich", "argparse", "subprocess", "socket", "threading"} & set(sys.modules)
+        heavy = {"asyncio", "numpy", "rich", "argparse", "json", "subprocess", "socket", "threading"} & set(sys.modules)
         assert not heavy, heavy
         print("nothing")
     """)
