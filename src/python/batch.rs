@@ -166,11 +166,13 @@ pub(super) fn get_many(
         }
         count = count.wrapping_add(1);
     };
+    // Before anything is taken that an exception would lose (fault M7).
+    py.check_signals()?;
     let found = inner.shared.pop_with(most, &mut store);
     if inner.located(found)? == 0 {
         let deadline = wait::deadline(timeout)?;
         let first = py.detach(|| inner.shared.get_with(deadline, wait::look_after_signals));
-        store(inner.located(first)?);
+        store(inner.deliver(py, first)?);
         // An error comes again with the next call.
         let _ = inner.shared.pop_with(most.saturating_sub(1), &mut store);
     }

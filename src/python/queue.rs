@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 
+use pyo3::exceptions::PyTimeoutError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
@@ -141,6 +142,26 @@ fn add(queue: &mut device::Queue<DmaBuf>, mut readable: Side, mut writable: Side
     }
 }
 
+impl Inner {
+    /// What a call gives back, unless a signal's handler raises now: the interpreter would drop what the call returned
+    /// then, so it is kept for the next call, and the handler's exception given (fault M7). Everything that takes a
+    /// completion ends with this.
+    #[inline]
+    pub(super) fn deliver(
+        &self,
+        py: Python<'_>,
+        result: Result<device::Used<DmaBuf>>,
+    ) -> PyResult<device::Used<DmaBuf>> {
+        match py.check_signals() {
+            Ok(()) => self.located(result),
+            Err(raised) => {
+                self.shared.put_back(result);
+                Err(raised)
+            }
+        }
+    }
+}
+
 impl Queue {
     /// Adds under the lock, if nobody is in line for room.
     #[inline]
@@ -150,11 +171,11 @@ impl Queue {
 
     fn wait(&self, py: Python<'_>, token: Token, deadline: Deadline) -> PyResult<Used> {
         let inner = &*self.inner;
-        if let Some(used) = inner.located(inner.shared.try_wait(token))? {
-            return Ok(Used::new(used));
-        }
-        let used = py.detach(|| inner.shared.wait_with(token, deadline, wait::look_after_signals));
-        Ok(Used::new(inner.located(used)?))
+        let there = inner.shared.try_wait(token).transpose();
+        let used = there.unwrap_or_else(|| {
+            py.detach(|| inner.shared.wait_with(token, deadline, wait::look_after_signals))
+        });
+        Ok(Used::new(inner.deliver(py, used)?))
     }
 }
 
@@ -189,17 +210,20 @@ impl Queue {
     #[pyo3(signature = (timeout=None))]
     fn get(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Used> {
         let inner = &*self.inner;
-        if let Some(used) = inner.located(inner.shared.pop())? {
-            return Ok(Used::new(used));
-        }
-        let deadline = wait::deadline(timeout)?;
-        let used = py.detach(|| inner.shared.get_with(deadline, wait::look_after_signals));
-        Ok(Used::new(inner.located(used)?))
+        let used = match inner.shared.pop().transpose() {
+            Some(there) => there,
+            None => {
+                let deadline = wait::deadline(timeout)?;
+                py.detach(|| inner.shared.get_with(deadline, wait::look_after_signals))
+            }
+        };
+        Ok(Used::new(inner.deliver(py, used)?))
     }
 
     /// A request that is done and that nobody waits for, or None.
-    fn pop(&self) -> PyResult<Option<Used>> {
-        Ok(self.inner.located(self.inner.shared.pop())?.map(Used::new))
+    fn pop(&self, py: Python<'_>) -> PyResult<Option<Used>> {
+        let Some(there) = self.inner.shared.pop().transpose() else { return Ok(None) };
+        Ok(Some(Used::new(self.inner.deliver(py, there)?)))
     }
 
     /// Waits for the request of this token: seconds, or None for ever.
@@ -227,15 +251,17 @@ impl Queue {
         let inner = &*self.inner;
         let sent = inner.shared.send(|queue| add(queue, readable, writable));
         let token = inner.located(sent)?;
-        if let Some(used) = inner.located(inner.shared.try_wait(token))? {
-            return Ok(used.written);
-        }
-        let deadline = wait::deadline(timeout)?;
-        let used = py.detach(|| inner.shared.wait_with(token, deadline, wait::look_after_signals));
+        let used = match inner.shared.try_wait(token).transpose() {
+            Some(there) => there,
+            None => {
+                let deadline = wait::deadline(timeout)?;
+                py.detach(|| inner.shared.wait_with(token, deadline, wait::look_after_signals))
+            }
+        };
         let late = matches!(used, Err(Error::Timeout { .. }));
-        match inner.located(used) {
+        match inner.deliver(py, used) {
             Ok(used) => Ok(used.written),
-            Err(error) if late => {
+            Err(error) if late && error.is_instance_of::<PyTimeoutError>(py) => {
                 error.value(py).setattr("token", token.into_raw())?;
                 Err(error)
             }
@@ -316,7 +342,7 @@ impl Queue {
         counted(py, self.inner.shared.with(|queue| queue.counters()))
     }
 
-    /// How long waits spin before they sleep, in seconds; 0 for not at all.
+    /// How long waits spin before they sleep, in seconds, at most 0.05 at a time; 0 for not at all.
     fn set_spin(&self, seconds: f64) -> PyResult<()> {
         let spin = wait::longest(Some(seconds))?;
         self.inner.shared.set_spin(spin);

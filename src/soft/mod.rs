@@ -92,6 +92,8 @@ mod model;
 mod named;
 #[cfg(not(loom))]
 mod net;
+#[cfg(all(feature = "vhost-user", not(loom)))]
+mod null;
 #[cfg(not(loom))]
 mod pci;
 #[cfg(not(loom))]
@@ -105,6 +107,8 @@ mod ring;
 mod script;
 #[cfg(not(loom))]
 mod space;
+#[cfg(all(feature = "vhost-user", not(loom)))]
+mod vhost_user;
 
 #[cfg(not(loom))]
 pub use block::{Block, BlockFailure, BlockLimits};
@@ -127,8 +131,12 @@ pub use named::Published;
 pub(crate) use named::published;
 #[cfg(not(loom))]
 pub use net::Net;
+#[cfg(all(feature = "vhost-user", not(loom)))]
+pub use null::NullBlock;
 #[cfg(not(loom))]
 pub use request::Request;
 pub use ring::{Area, DeviceChain, DeviceDesc, DeviceRing, DriverFault, Tables};
 #[cfg(not(loom))]
 pub use script::DeviceLie;
+#[cfg(all(feature = "vhost-user", not(loom)))]
+pub use vhost_user::{VhostUserDevice, VhostUserDeviceBuilder, VhostUserReport};

@@ -66,6 +66,22 @@ impl<L: Lane> Shared<L> {
         }
     }
 
+    /// Keeps what a call gave for whoever asks next, as if nobody had asked: for a caller that cannot pass it on.
+    /// Nothing is kept by a queue that was closed.
+    pub fn put_back(&self, result: Result<Used<L::Buf>>) {
+        let token = match &result {
+            Ok(used) => used.token,
+            Err(Error::Indeterminate { token }) => Token::from_raw(*token),
+            // It comes again.
+            Err(_) => return,
+        };
+        let mut state = self.lock();
+        if !state.closed {
+            state.store(token, result);
+            self.tell(&mut state);
+        }
+    }
+
     /// Looks after the device's end: what was in flight goes home, and its owners are told, without anybody asking.
     /// Completions that are there are kept, as every wait keeps them.
     pub fn settle(&self) {
