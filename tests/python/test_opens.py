@@ -101,7 +101,7 @@ def fails_somewhere(name: str, transport: str) -> bool:
     return False
 
 
-@pytest.mark.soak(run="Python, opens of devices that lie", unit="devices", usual=600, full=10_000)
+@pytest.mark.soak(run="Python, opens of devices that lie", unit="devices", usual=500, full=10_000)
 def test_opens_that_fail_at_each_step_keep_nothing(amount: int) -> None:
     ways = [(name, transport) for name in testing.LIES for transport in INTERFACES]
     random.Random(1).shuffle(ways)
