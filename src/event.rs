@@ -50,6 +50,17 @@ impl EventFd {
         Self(Arc::new(Inner { fd, shared: false }))
     }
 
+    /// Over an event that a process which is not to be trusted made. [`Error::Misuse`] for any other descriptor, as far
+    /// as the kernel tells what it is.
+    #[cfg(all(feature = "soft", feature = "vhost-user", not(loom)))]
+    pub(crate) fn of_peer(fd: OwnedFd) -> Result<Self> {
+        let name = std::format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd));
+        if std::fs::read_link(name).is_ok_and(|target| target.as_os_str() != "anon_inode:[eventfd]") {
+            return Err(Error::Misuse { what: "the descriptor is not an event's" });
+        }
+        Ok(Self(Arc::new(Inner { fd, shared: true })))
+    }
+
     /// Signals it. Never waits: a full counter is signalled already (fault V14). What a peer can do about that is
     /// said at [`EventFd::for_peer`].
     pub fn signal(&self) -> Result<()> {

@@ -440,7 +440,7 @@ class Queue:
         """
         ...
     def set_spin(self, seconds: float) -> None:
-        """How long waits spin before they sleep, in seconds; 0 for not at all."""
+        """How long waits spin before they sleep, in seconds, at most 0.05 at a time; 0 for not at all."""
         ...
     @property
     def size(self) -> int:

@@ -22,12 +22,16 @@ use crate::event::{Deadline, EventFd};
 use crate::mem::dma::DmaMapper;
 
 mod doorbell;
+#[cfg(feature = "vhost-user")]
+pub(crate) mod endpoint;
 #[cfg(any(feature = "vhost-user", all(feature = "qtest", not(loom))))]
 pub(crate) mod peer;
 #[cfg(feature = "qtest")]
 pub mod qtest;
 #[cfg(feature = "vhost-user")]
 pub(crate) mod signal;
+#[cfg(feature = "vhost-user")]
+pub(crate) mod socket;
 
 pub use doorbell::Doorbell;
 

@@ -371,7 +371,7 @@ impl<B: Lease + Send + 'static> Queue<B> {
         if let Some(used) = self.pop()? {
             return Ok(used);
         }
-        let budget = deadline.left().map_or(self.spin, |left| left.min(self.spin));
+        let budget = deadline.left().map_or(self.spin, |left| left.min(self.spin)).min(SLICE);
         spin(budget, || self.ready())?;
         let half = deadline.left().map(|left| Deadline::after(left.checked_div(2).unwrap_or(left)));
         let mut kicked = false;

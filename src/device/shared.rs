@@ -385,7 +385,8 @@ impl<L: Lane> Shared<L> {
         mut state: MutexGuard<'a, State<L>>,
         deadline: Deadline,
     ) -> (MutexGuard<'a, State<L>>, Result<usize>) {
-        let spin = Duration::from_nanos(self.spin.load(Ordering::Relaxed));
+        // Whoever has something to look after is asked between two sleeps.
+        let spin = Duration::from_nanos(self.spin.load(Ordering::Relaxed)).min(pace::SLICE);
         let budget = Deadline::after(deadline.left().map_or(spin, |left| left.min(spin)));
         let told = state.told();
         // What others reaped and told of may be what this waiter waits for.

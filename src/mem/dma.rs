@@ -191,6 +191,30 @@ impl SoftDma {
         region.write(offset, from)
     }
 
+    /// Maps a region at an address that its driver chose. [`Error::Misuse`] where that is not free or the region is
+    /// mapped already, [`Error::MemoryLimit`] as [`DmaMapper::map`].
+    #[cfg(all(feature = "soft", feature = "vhost-user", not(loom)))]
+    pub(crate) fn map_at(&self, region: &Arc<DmaRegion>, addr: u64) -> Result<()> {
+        let mut table = self.lock();
+        if table.windows.len() >= self.limits.max_regions.min(MAX_REGIONS) {
+            return Err(too_many_regions(region.len()));
+        }
+        let end = addr.checked_add(bytes(region.len()));
+        let free = |end: u64| {
+            let meets = |w: &Window| addr < w.addr.saturating_add(bytes(w.region.len())) && w.addr < end;
+            !table.windows.iter().any(|w| meets(w) || Arc::ptr_eq(&w.region, region))
+        };
+        if !end.is_some_and(free) {
+            return Err(Error::Misuse {
+                what: "a memory region is where another one is, or ends beyond 2^64",
+            });
+        }
+        let mut windows = table.windows.to_vec();
+        windows.push(Window { addr, region: Arc::clone(region) });
+        self.replace(&mut table, windows);
+        Ok(())
+    }
+
     fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -140,17 +140,24 @@ pub(super) fn round_up(len: usize, page_size: usize) -> Result<usize> {
     )
 }
 
-/// Length of a machine's RAM file, which is sealed against shrinking where it can be.
-#[cfg(all(feature = "qtest", not(loom)))]
-pub(super) fn ram_file_len(file: BorrowedFd<'_>) -> Result<usize> {
+/// Length of a file of whoever else, which is sealed against shrinking where it can be.
+#[cfg(all(any(feature = "qtest", all(feature = "soft", feature = "vhost-user")), not(loom)))]
+pub(super) fn sealed_len(file: BorrowedFd<'_>) -> Result<u64> {
     if let Ok(seals) = rustix::fs::fcntl_get_seals(file)
         && !seals.contains(SealFlags::SHRINK)
         && let Err(errno) = rustix::fs::fcntl_add_seals(file, SealFlags::SHRINK)
     {
-        log::debug!("the RAM file is not sealed against shrinking: {errno}");
+        log::debug!("a memory file is not sealed against shrinking: {errno}");
     }
-    let stat = rustix::fs::fstat(file).map_err(|e| Error::os("look at a machine's RAM file", e))?;
-    let len = usize::try_from(stat.st_size).unwrap_or(0);
+    // After the seal, so that it cannot shrink between the look and the use.
+    let stat = rustix::fs::fstat(file).map_err(|e| Error::os("look at a memory file", e))?;
+    Ok(u64::try_from(stat.st_size).unwrap_or(0))
+}
+
+/// Length of a machine's RAM file, in whole pages.
+#[cfg(all(feature = "qtest", not(loom)))]
+pub(super) fn ram_file_len(file: BorrowedFd<'_>) -> Result<usize> {
+    let len = usize::try_from(sealed_len(file)?).unwrap_or(0);
     let pages = page_size_of(file)?;
     Ok(len - len % pages)
 }

@@ -182,6 +182,26 @@ impl DmaRegion {
         }))
     }
 
+    /// Memory that the driver of a software device gave it: `len` bytes of a file from `offset` on, a multiple of the
+    /// file's page size. The file has those bytes, and is sealed against shrinking where it can be; who cuts one that
+    /// cannot ends this process by SIGBUS. It keeps no descriptor.
+    #[cfg(all(feature = "soft", feature = "vhost-user", not(loom)))]
+    pub(crate) fn of_driver(file: OwnedFd, offset: u64, len: usize) -> Result<Arc<Self>> {
+        refuse_empty(len)?;
+        let page_size = mapping::page_size_of(file.as_fd())?;
+        if !offset.is_multiple_of(bytes(page_size)) {
+            return Err(Error::Misuse { what: "the offset must be a multiple of the file's page size" });
+        }
+        let size = mapping::sealed_len(file.as_fd())?;
+        let outside = Error::OutOfBounds { offset, len: bytes(len), size };
+        offset.checked_add(bytes(len)).filter(|end| *end <= size).ok_or(outside)?;
+        let mapped = mapping::round_up(len, page_size)?;
+        let mapping = Mapping::shared(file.as_fd(), offset, mapped, page_size)?;
+        let region = Self::over(mapping, len, page_size, file, offset);
+        region.close_fd();
+        Ok(region)
+    }
+
     /// The RAM file of a machine under test, as a whole. Its shrinking is sealed where that can be; a regular file
     /// cannot be sealed, and whoever cuts it ends this process by SIGBUS.
     #[cfg(all(feature = "qtest", not(loom)))]

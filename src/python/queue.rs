@@ -63,7 +63,7 @@ impl Inner {
         match py.check_signals() {
             Ok(()) => self.located(result),
             Err(raised) => {
-                self.shared.put_back(result);
+                self.shared.put_back(result.map(Into::into));
                 Err(raised)
             }
         }
@@ -338,7 +338,7 @@ impl Queue {
         counted(py, self.inner.shared.with(|queue| queue.counters()))
     }
 
-    /// How long waits spin before they sleep, in seconds; 0 for not at all.
+    /// How long waits spin before they sleep, in seconds, at most 0.05 at a time; 0 for not at all.
     fn set_spin(&self, seconds: f64) -> PyResult<()> {
         let spin = wait::longest(Some(seconds))?;
         self.inner.shared.set_spin(spin);

@@ -62,6 +62,8 @@ pub(super) struct Queue {
     pub(super) spare: DeviceChain,
     /// Chains used since the queue was enabled.
     pub(super) used: u64,
+    /// Where the ring goes on, in a place where a driver can say so.
+    pub(super) base: Option<u16>,
 }
 
 impl Queue {

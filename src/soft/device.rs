@@ -354,7 +354,7 @@ impl SoftDevice {
 
 impl Core {
     /// Adds a lie to the script, and tells it where it is not one that shows when something is asked.
-    fn tell(&mut self, lie: DeviceLie) -> Result<()> {
+    pub(super) fn tell(&mut self, lie: DeviceLie) -> Result<()> {
         self.plain = false;
         match &lie {
             DeviceLie::Ring { queue, lie: ring_lie, .. } if self.live() && self.has_ring(*queue)? => {

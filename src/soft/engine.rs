@@ -76,6 +76,20 @@ fn ring_of(ranges: &Ranges, config: &RingConfig, view: &mut DmaView) -> Result<D
     DeviceRing::new((&table, table_at), (&avail, avail_at), (&used, used_at), config)
 }
 
+/// A ring whose areas are at these device addresses, and where they are; none of them meets one of `others`.
+#[cfg(feature = "vhost-user")]
+pub(super) fn ring_at(
+    areas: [u64; 3],
+    config: &RingConfig,
+    view: &mut DmaView,
+    others: &[Ranges],
+) -> Result<(DeviceRing, Ranges)> {
+    let queue = Queue { size: config.size, areas, ..Queue::default() };
+    let ranges = ranges_of(&queue, &mut config.clone())?;
+    check_apart(&ranges, others)?;
+    Ok((ring_of(&ranges, config, view)?, ranges))
+}
+
 /// Cells of two widths never share memory, whatever the driver says: no area of a ring meets another of it, or of
 /// a ring that is there.
 fn check_apart(ranges: &Ranges, others: &[Ranges]) -> Result<()> {
@@ -156,7 +170,11 @@ impl Core {
         }
         let made = ranges_of(queue, &mut config).and_then(|ranges| {
             check_apart(&ranges, &others)?;
-            Ok((ring_of(&ranges, &config, &mut self.view.borrow_mut())?, ranges))
+            let mut ring = ring_of(&ranges, &config, &mut self.view.borrow_mut())?;
+            if let Some(base) = queue.base {
+                ring.resume(base);
+            }
+            Ok((ring, ranges))
         });
         match made {
             Ok((ring, ranges)) => {

@@ -43,6 +43,15 @@ impl Irq {
         u16::try_from(self.entries.len()).unwrap_or(u16::MAX)
     }
 
+    /// The event behind a vector of a device whose driver has no registers to write: MSI-X is on, nothing is masked.
+    #[cfg(feature = "vhost-user")]
+    pub(super) fn set_event(&mut self, vector: u16, event: Option<EventFd>) {
+        self.control = msix::CONTROL_ENABLE;
+        if let Some(entry) = self.entries.get_mut(usize::from(vector)) {
+            *entry = Entry { event, ..Entry::default() };
+        }
+    }
+
     /// Message control of the capability.
     pub(super) fn control(&self) -> u16 {
         self.vectors().saturating_sub(1) | self.control

@@ -19,7 +19,7 @@ use crate::sync::{Mutex, MutexGuard};
 use crate::{Error, Result};
 
 /// Chains of one queue that are used in one go, before the driver's registers and the other queues have a turn.
-const BATCH: u32 = 32;
+pub(super) const BATCH: u32 = 32;
 
 /// How a software device is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -121,7 +121,7 @@ impl Machine {
         self.notify_queue(queue)
     }
 
-    fn notify_queue(&self, queue: u16) -> Result<()> {
+    pub(super) fn notify_queue(&self, queue: u16) -> Result<()> {
         let Some(pending) = self.pending.get(usize::from(queue)) else { return Ok(()) };
         // SeqCst: our mark against the look at `asleep`; pairs with the thread's, which stores the one and looks
         // at the other.
@@ -168,7 +168,7 @@ impl Machine {
 
     /// Serves the notified queues once, up to `most` chains of each, or of the first where `one` is set. Answers
     /// whether any chain was used.
-    fn round(&self, most: u32, one: bool) -> Result<bool> {
+    pub(super) fn round(&self, most: u32, one: bool) -> Result<bool> {
         let mut any = false;
         for (queue, pending) in (0..).zip(&self.pending) {
             if !pending.swap(false, Ordering::SeqCst) {

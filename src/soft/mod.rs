@@ -94,6 +94,8 @@ mod model;
 mod named;
 #[cfg(not(loom))]
 mod net;
+#[cfg(all(feature = "vhost-user", not(loom)))]
+mod null;
 #[cfg(not(loom))]
 mod pci;
 #[cfg(not(loom))]
@@ -107,6 +109,8 @@ mod ring;
 mod script;
 #[cfg(not(loom))]
 mod space;
+#[cfg(all(feature = "vhost-user", not(loom)))]
+mod vhost_user;
 
 #[cfg(not(loom))]
 pub use blank::Blank;
@@ -131,8 +135,12 @@ pub use named::Published;
 pub(crate) use named::published;
 #[cfg(not(loom))]
 pub use net::Net;
+#[cfg(all(feature = "vhost-user", not(loom)))]
+pub use null::NullBlock;
 #[cfg(not(loom))]
 pub use request::Request;
 pub use ring::{Area, DeviceChain, DeviceDesc, DeviceRing, DriverFault, Tables};
 #[cfg(not(loom))]
 pub use script::DeviceLie;
+#[cfg(all(feature = "vhost-user", not(loom)))]
+pub use vhost_user::{VhostUserDevice, VhostUserDeviceBuilder, VhostUserReport};

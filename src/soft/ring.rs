@@ -201,6 +201,27 @@ impl DeviceRing {
         self.used_idx.store(0, self.order.u16(index), Relaxed);
     }
 
+    /// Goes on where an earlier end of the ring was stopped: `taken` chains were taken, and what was used is told by
+    /// the ring itself.
+    #[cfg(not(loom))]
+    pub(super) fn resume(&mut self, taken: u16) {
+        // Acquire, as nothing else is known of who wrote it.
+        let used = self.order.u16(self.used_idx.load(0, Acquire));
+        (self.taken, self.seen, self.next_used, self.published) = (taken, taken, used, used);
+    }
+
+    /// Chains taken, modulo 2^16.
+    #[cfg(all(feature = "vhost-user", not(loom)))]
+    pub(super) fn taken(&self) -> u16 {
+        self.taken
+    }
+
+    /// Whether indirect tables were negotiated.
+    #[cfg(all(feature = "vhost-user", not(loom)))]
+    pub(super) fn indirect(&self) -> bool {
+        self.indirect
+    }
+
     /// Number of the next used element, modulo 2^16.
     pub fn next_used(&self) -> u16 {
         self.next_used
@@ -238,68 +259,32 @@ impl DeviceRing {
         tables: &impl Tables,
         chain: &mut DeviceChain,
     ) -> core::result::Result<bool, DriverFault> {
-        if self.seen == self.taken && self.look()? == 0 {
-            return Ok(false);
-        }
-        // Relaxed, as the table's: ordered by the acquire of `avail.idx`.
-        let head = self.order.u16(self.avail_ring.load(usize::from(self.taken), Relaxed));
-        self.taken = self.taken.wrapping_add(1);
+        let Some(head) = self.pop_head()? else { return Ok(false) };
         (chain.head, chain.indirect) = (head, false);
         chain.descs.clear();
         self.walk(chain, tables)?;
         Ok(true)
     }
 
-    /// Writes a used element for every chain that waits, as if all its device-writable bytes had been written, and
-    /// looks at no payload; answers how many chains they were. Nothing is kept of a chain but that number: for devices
-    /// that must not be what a benchmark measures.
-    #[cfg(not(loom))]
-    pub fn use_all(&mut self) -> core::result::Result<u32, DriverFault> {
-        let mut count = 0u32;
-        while self.seen != self.taken || self.look()? != 0 {
-            // Relaxed, as the table's: ordered by the acquire of `avail.idx`.
-            let head = self.order.u16(self.avail_ring.load(usize::from(self.taken), Relaxed));
-            self.taken = self.taken.wrapping_add(1);
-            let len = self.writable_bytes(head)?;
-            self.push_used(head, len);
-            count = count.wrapping_add(1);
+    /// As [`DeviceRing::pop`] for whoever walks chains by itself: the head alone.
+    #[inline]
+    pub(super) fn pop_head(&mut self) -> core::result::Result<Option<u16>, DriverFault> {
+        if self.seen == self.taken && self.look()? == 0 {
+            return Ok(None);
         }
-        Ok(count)
+        // Relaxed, as the table's: ordered by the acquire of `avail.idx`.
+        let head = self.order.u16(self.avail_ring.load(usize::from(self.taken), Relaxed));
+        self.taken = self.taken.wrapping_add(1);
+        Ok(Some(head))
     }
 
-    /// Device-writable bytes of the chain at `head`, by the rules of [`DeviceRing::pop`] without indirect tables.
-    #[cfg(not(loom))]
-    fn writable_bytes(&self, head: u16) -> core::result::Result<u32, DriverFault> {
-        let (mut index, mut steps, mut total, mut writable) = (head, 0u16, 0u64, 0u64);
-        let mut writes = false;
-        loop {
-            if index >= self.size {
-                return Err(DriverFault::IndexRange { index, size: self.size.into() });
-            }
-            let (desc, flags, next) = self.decode(self.table.load(usize::from(index), Relaxed));
-            if flags & DESC_F_INDIRECT != 0 {
-                let with_next = flags & DESC_F_NEXT != 0;
-                let alone = DriverFault::IndirectNotNegotiated;
-                return Err(if with_next { DriverFault::IndirectWithNext } else { alone });
-            }
-            if writes && !desc.writable {
-                return Err(DriverFault::ReadableAfterWritable);
-            }
-            writes = desc.writable;
-            total = total.saturating_add(desc.len.into());
-            if total > 1 << 32 {
-                return Err(DriverFault::TooManyBytes);
-            }
-            writable = writable.saturating_add(if writes { desc.len.into() } else { 0 });
-            steps = steps.wrapping_add(1);
-            if flags & DESC_F_NEXT == 0 {
-                return Ok(u32::try_from(writable).unwrap_or(u32::MAX));
-            }
-            if steps >= self.size {
-                return Err(DriverFault::ChainTooLong);
-            }
-            index = next;
+    /// The descriptor at `index`, its flags and its `next`; a fault outside the table.
+    #[inline]
+    pub(super) fn desc(&self, index: u16) -> core::result::Result<(DeviceDesc, u16, u16), DriverFault> {
+        if index >= self.size {
+            return Err(DriverFault::IndexRange { index, size: self.size.into() });
         }
+        Ok(self.decode(self.table.load(usize::from(index), Relaxed)))
     }
 
     fn look(&mut self) -> core::result::Result<u16, DriverFault> {
@@ -314,10 +299,7 @@ impl DeviceRing {
     fn walk(&self, chain: &mut DeviceChain, tables: &impl Tables) -> core::result::Result<(), DriverFault> {
         let (mut index, mut steps) = (chain.head, 0u16);
         loop {
-            if index >= self.size {
-                return Err(DriverFault::IndexRange { index, size: self.size.into() });
-            }
-            let (desc, flags, next) = self.decode(self.table.load(usize::from(index), Relaxed));
+            let (desc, flags, next) = self.desc(index)?;
             if flags & DESC_F_INDIRECT != 0 {
                 if flags & DESC_F_NEXT != 0 {
                     return Err(DriverFault::IndirectWithNext);
@@ -389,7 +371,8 @@ impl DeviceRing {
         if total > 1 << 32 { Err(DriverFault::TooManyBytes) } else { Ok(()) }
     }
 
-    fn decode(&self, (addr, rest): (u64, u64)) -> (DeviceDesc, u16, u16) {
+    /// A descriptor as it lies in memory.
+    pub(super) fn decode(&self, (addr, rest): (u64, u64)) -> (DeviceDesc, u16, u16) {
         let (addr, rest) = (self.order.u64(addr), self.order.u64(rest));
         let (len, flags, next) = match self.order {
             ByteOrder::Little => (rest as u32, (rest >> 32) as u16, (rest >> 48) as u16),

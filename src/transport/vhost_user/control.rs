@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-use super::socket::Socket;
+use crate::bus::socket::Socket;
 use crate::event::Deadline;
 use crate::spec::vhost_user::{
     ConfigHeader, Header, ORDER, Request, decode_u64, encode_u64, flags, protocol,

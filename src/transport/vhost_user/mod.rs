@@ -18,7 +18,6 @@ use std::os::fd::OwnedFd;
 use std::sync::TryLockError;
 
 use self::control::Control;
-use self::endpoint::Endpoint;
 use self::link::Link;
 use self::wire::Wire;
 use super::checks::{check_areas, check_features, check_size, lock, unavailable};
@@ -26,6 +25,7 @@ use super::{
     InterruptCause, Interrupts, QueueSetup, RingLayout, SharedMemory, Transport, TransportKind, wait,
 };
 use crate::bus::Doorbell;
+use crate::bus::endpoint::Endpoint;
 use crate::error::errno;
 use crate::event::{Deadline, EventFd};
 use crate::features::Features;
@@ -37,10 +37,8 @@ use crate::sync::{Mutex, MutexGuard};
 use crate::{Error, Result};
 
 mod control;
-mod endpoint;
 mod link;
 mod memory;
-mod socket;
 mod wire;
 
 /// What is said of a device whose connection has ended.

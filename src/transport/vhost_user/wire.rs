@@ -7,8 +7,8 @@ use std::sync::TryLockError;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
-use super::socket::{Message, Socket, ended};
 use crate::bus::peer::Peer;
+use crate::bus::socket::{Message, Socket, ended};
 use crate::event::{Deadline, wait_readable};
 use crate::spec::vhost_user::{BackendRequest, Header, ORDER, encode_u64, flags};
 use crate::sync::Mutex;

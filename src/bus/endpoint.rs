@@ -1,9 +1,10 @@
-//! Where the back-end is met: a socket to connect to, or one to wait at.
+//! Where the other end of the vhost-user protocol is met: a socket to connect to, or one to wait at.
 
 use alloc::string::String;
 use alloc::sync::Arc;
 use core::time::Duration;
 use std::os::fd::OwnedFd;
+use std::sync::PoisonError;
 use std::thread;
 
 use rustix::fs::FileType;
@@ -14,8 +15,7 @@ use rustix::net::{
 
 use crate::event::{Deadline, wait_readable};
 use crate::mem::process::Process;
-use crate::sync::Mutex;
-use crate::transport::checks::lock;
+use crate::sync::{Mutex, MutexGuard};
 use crate::{Error, Result};
 
 /// First and longest pause between two attempts.
@@ -23,7 +23,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_m
 
 /// A path, and what waits at it in server mode.
 #[derive(Debug)]
-pub(super) struct Endpoint {
+pub(crate) struct Endpoint {
     path: String,
     listener: Mutex<Option<Arc<OwnedFd>>>,
     /// A fork's child must not take the path away.
@@ -32,12 +32,22 @@ pub(super) struct Endpoint {
 
 impl Endpoint {
     /// In server mode the path is taken, also from a socket at which nobody waits any more.
-    pub(super) fn new(path: &str, server: bool) -> Result<Self> {
+    pub(crate) fn new(path: &str, server: bool) -> Result<Self> {
         let endpoint = Self { path: path.into(), listener: Mutex::new(None), owner: Process::current() };
         if server {
-            *lock(&endpoint.listener) = Some(Arc::new(endpoint.serve()?));
+            *endpoint.lock() = Some(Arc::new(endpoint.serve()?));
         }
         Ok(endpoint)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<OwnedFd>>> {
+        self.listener.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is readable when somebody connects; `None` but in server mode.
+    #[cfg(feature = "soft")]
+    pub(crate) fn listener(&self) -> Option<Arc<OwnedFd>> {
+        self.lock().clone()
     }
 
     fn address(&self) -> Result<SocketAddrUnix> {
@@ -67,8 +77,8 @@ impl Endpoint {
     }
 
     /// Nobody is waited for any more, so that another endpoint can take the path.
-    pub(super) fn close(&self) {
-        if lock(&self.listener).take().is_some()
+    pub(crate) fn close(&self) {
+        if self.lock().take().is_some()
             && self.owner.is_current()
             && let Err(errno) = rustix::fs::unlink(&self.path)
         {
@@ -78,8 +88,8 @@ impl Endpoint {
 
     /// Connects, or waits for a connection, at most until `deadline`. A refused connection, a path that is not
     /// there yet and a full queue of connections are tried again (fault E3).
-    pub(super) fn connect(&self, deadline: Deadline) -> Result<OwnedFd> {
-        let Some(listener) = lock(&self.listener).clone() else { return self.reach(deadline) };
+    pub(crate) fn connect(&self, deadline: Deadline) -> Result<OwnedFd> {
+        let Some(listener) = self.lock().clone() else { return self.reach(deadline) };
         loop {
             match accept_with(&listener, SocketFlags::CLOEXEC) {
                 Ok(fd) => return Ok(fd),
@@ -87,7 +97,7 @@ impl Endpoint {
                 Err(errno) => return Err(Error::os("accept a connection", errno)),
             }
             if !wait_readable(&listener, deadline)? {
-                return Err(deadline.timeout("a back-end that connects"));
+                return Err(deadline.timeout("the other end to connect"));
             }
         }
     }
@@ -101,7 +111,7 @@ impl Endpoint {
                 Ok(()) => return Ok(fd),
                 Err(Errno::NOENT | Errno::CONNREFUSED | Errno::AGAIN | Errno::INTR) if !deadline.passed() => {
                 }
-                Err(errno) => return Err(Error::os("connect to the back-end's socket", errno)),
+                Err(errno) => return Err(Error::os("connect to the other end's socket", errno)),
             }
             thread::sleep(deadline.left().map_or(pause, |left| left.min(pause)));
             pause = pause.saturating_mul(2).min(PAUSES.1);

@@ -1,4 +1,5 @@
-//! A Unix socket on which every step has a deadline, and on which no descriptor that was not asked for stays open.
+//! Messages of the vhost-user protocol over a Unix socket, for both of its ends: every step has a deadline, and no
+//! descriptor that was not asked for stays open.
 
 use alloc::sync::Arc;
 use alloc::vec;
@@ -23,9 +24,11 @@ const MOST_FDS: usize = 32;
 
 /// A message as it came.
 #[derive(Debug)]
-pub(super) struct Message {
-    pub(super) header: Header,
-    pub(super) payload: Vec<u8>,
+pub(crate) struct Message {
+    pub(crate) header: Header,
+    pub(crate) payload: Vec<u8>,
+    /// Descriptors that came with it: as many as its taker takes, at most.
+    pub(crate) fds: Vec<OwnedFd>,
 }
 
 /// What of a message has come so far: kept between calls, since a deadline may pass in the midst of one.
@@ -36,27 +39,37 @@ struct Partial {
     have: usize,
     /// The payload, once the header was checked: bytes that are there, and all of them.
     payload: Option<(usize, Vec<u8>)>,
-    /// Whether descriptors came with it. They are closed already.
-    fds: bool,
+    /// Descriptors that came with it and are kept.
+    fds: Vec<OwnedFd>,
+    /// Whether more came than are taken. Those are closed already.
+    beyond: bool,
 }
 
 /// One end of a connected socket, not blocking. Any error but a timeout that left no part of a message unsent is
 /// its end: the caller sees to that.
 #[derive(Debug)]
-pub(super) struct Socket {
+pub(crate) struct Socket {
     fd: Arc<OwnedFd>,
     partial: Partial,
+    /// Descriptors that one message may bring.
+    takes: usize,
 }
 
 impl Socket {
-    /// Over a socket that does not block by itself: each call says so.
-    pub(super) fn new(fd: Arc<OwnedFd>) -> Self {
-        Self { fd, partial: Partial::default() }
+    /// Over a socket that does not block by itself: each call says so. Messages bring no descriptors.
+    pub(crate) fn new(fd: Arc<OwnedFd>) -> Self {
+        Self { fd, partial: Partial::default(), takes: 0 }
+    }
+
+    /// As [`Socket::new`], but a message may bring so many descriptors.
+    #[cfg(feature = "soft")]
+    pub(crate) fn taking(fd: Arc<OwnedFd>, descriptors: usize) -> Self {
+        Self { takes: descriptors.min(MAX_TABLE_REGIONS), ..Self::new(fd) }
     }
 
     /// Sends a message with its descriptors. A timeout is an error of which the caller must know whether a part
     /// went out: the second of the pair.
-    pub(super) fn send(
+    pub(crate) fn send(
         &self,
         bytes: &[u8],
         fds: &[BorrowedFd<'_>],
@@ -84,14 +97,14 @@ impl Socket {
     }
 
     /// Ends the connection, for both ends.
-    pub(super) fn shut(&self) {
+    pub(crate) fn shut(&self) {
         if let Err(errno) = rustix::net::shutdown(&self.fd, Shutdown::Both) {
             log::debug!("a socket was not shut down: {errno}");
         }
     }
 
     /// Takes the next message; [`Error::Timeout`] at the deadline, when the part that has come is kept.
-    pub(super) fn receive(
+    pub(crate) fn receive(
         &mut self,
         deadline: Deadline,
         check: &dyn Fn(&Header) -> Result<()>,
@@ -110,8 +123,8 @@ impl Socket {
     ///
     /// # Errors
     /// [`Error::Disconnected`] at the end of the stream (fault V2); [`Error::Protocol`] for a header that no
-    /// message has (V3) and for descriptors, which no message to a front-end of this crate has (V4).
-    pub(super) fn try_receive(&mut self, check: &dyn Fn(&Header) -> Result<()>) -> Result<Option<Message>> {
+    /// message has (V3) and for more descriptors than are taken (V4).
+    pub(crate) fn try_receive(&mut self, check: &dyn Fn(&Header) -> Result<()>) -> Result<Option<Message>> {
         loop {
             let partial = &mut self.partial;
             let (have, want): (&mut usize, &mut [u8]) = match &mut partial.payload {
@@ -120,11 +133,11 @@ impl Socket {
             };
             let rest = want.get_mut(*have..).unwrap_or_default();
             if !rest.is_empty() {
-                match receive_some(&self.fd, rest) {
+                match receive_some(&self.fd, rest, &mut partial.fds, self.takes) {
                     Ok((0, _)) => return Err(Error::Disconnected { partial: self.partial.bytes() }),
-                    Ok((count, fds)) => {
+                    Ok((count, beyond)) => {
                         *have = have.saturating_add(count);
-                        partial.fds |= fds;
+                        partial.beyond |= beyond;
                         continue;
                     }
                     Err(Errno::INTR) => continue,
@@ -163,15 +176,14 @@ impl Partial {
             self.payload = Some((0, vec![0; size]));
             return Ok(None);
         };
-        let fds = self.fds;
-        *self = Self::default();
-        if fds {
+        let Self { fds, beyond, .. } = core::mem::take(self);
+        if beyond {
             return Err(Error::protocol(alloc::format!(
-                "message {} came with descriptors, which it does not take",
+                "message {} came with descriptors that it does not take",
                 header.request
             )));
         }
-        Ok(Some(Message { header, payload }))
+        Ok(Some(Message { header, payload, fds }))
     }
 }
 
@@ -181,7 +193,7 @@ impl AsFd for Socket {
     }
 }
 
-const ROOM: &str = "room in the back-end's socket";
+const ROOM: &str = "room in the other end's socket";
 
 fn send_some(fd: &OwnedFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> rustix::io::Result<usize> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_TABLE_REGIONS))];
@@ -192,19 +204,30 @@ fn send_some(fd: &OwnedFd, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> rustix::io::
     sendmsg(fd, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)
 }
 
-/// Bytes that were received, and whether descriptors came with them: they are closed here (fault V4).
-fn receive_some(fd: &OwnedFd, bytes: &mut [u8]) -> rustix::io::Result<(usize, bool)> {
+/// Bytes that were received, and whether descriptors came with them beyond the `most` that go to `kept`: those are
+/// closed here (fault V4).
+fn receive_some(
+    fd: &OwnedFd,
+    bytes: &mut [u8],
+    kept: &mut Vec<OwnedFd>,
+    most: usize,
+) -> rustix::io::Result<(usize, bool)> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_FDS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
     let received = recvmsg(fd, &mut [IoSliceMut::new(bytes)], &mut control, flags)?;
-    let mut fds = received.flags.contains(ReturnFlags::CTRUNC);
+    let mut beyond = received.flags.contains(ReturnFlags::CTRUNC);
     for message in control.drain() {
-        if let RecvAncillaryMessage::ScmRights(received) = message {
-            fds |= received.count() != 0;
+        let RecvAncillaryMessage::ScmRights(received) = message else { continue };
+        for descriptor in received {
+            if kept.len() < most {
+                kept.push(descriptor);
+            } else {
+                beyond = true;
+            }
         }
     }
-    Ok((received.bytes, fds))
+    Ok((received.bytes, beyond))
 }
 
 /// Waits until `fd` takes bytes, at most until `deadline`; `false` then.
@@ -222,7 +245,7 @@ fn writable(fd: &OwnedFd, deadline: Deadline) -> Result<bool> {
 }
 
 /// Whether the other end has closed the connection, or its half of it (which can answer nothing any more).
-pub(super) fn ended(fd: &impl AsFd) -> Result<bool> {
+pub(crate) fn ended(fd: &impl AsFd) -> Result<bool> {
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     let mut polled = [PollFd::new(fd, PollFlags::RDHUP)];
     match poll(&mut polled, Some(&now)) {
