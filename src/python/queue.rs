@@ -178,6 +178,38 @@ fn add(queue: &mut device::Queue<DmaBuf>, readable: Side, writable: Side) -> Res
 }
 
 impl Queue {
+    /// `transfer`, whose time limit is asked for where there is something to wait for.
+    #[inline]
+    fn transfer_in(
+        &self,
+        py: Python<'_>,
+        readable: Option<&Bound<'_, PyAny>>,
+        writable: Option<&Bound<'_, PyAny>>,
+        timeout: impl FnOnce() -> PyResult<Option<f64>>,
+    ) -> PyResult<u32> {
+        let readable = Side::take(readable, Flow::Readable)?;
+        let writable = Side::take(writable, Flow::Writable)?;
+        let inner = &*self.inner;
+        let token = match inner.shared.send(|queue| add(queue, readable, writable)) {
+            Ok(token) => token,
+            error => inner.located(error)?,
+        };
+        let there = match inner.shared.try_wait(token) {
+            Ok(Some(done)) => return inner.hand_over(py, done).map(|done| done.written),
+            there => there,
+        };
+        Ok(self.outcome(py, token, there, timeout()?)?.written)
+    }
+
+    /// `get`, likewise.
+    #[inline]
+    fn get_in(&self, py: Python<'_>, timeout: impl FnOnce() -> PyResult<Option<f64>>) -> PyResult<Used> {
+        match self.inner.shared.pop_done() {
+            Ok(Some(done)) => Ok(Used::new(self.inner.hand_over(py, done)?)),
+            there => self.next(py, there, timeout()?),
+        }
+    }
+
     /// What became of a request that is waited for, once a look gave `there`: out of line, as most answers are there at
     /// once.
     #[cold]
@@ -256,10 +288,7 @@ impl Queue {
     /// Waits for a request that is done and that nobody else waits for: seconds, or None for ever.
     #[pyo3(signature = (timeout=None))]
     fn get(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Used> {
-        match self.inner.shared.pop_done() {
-            Ok(Some(done)) => Ok(Used::new(self.inner.hand_over(py, done)?)),
-            there => self.next(py, there, timeout),
-        }
+        self.get_in(py, || Ok(timeout))
     }
 
     /// A request that is done and that nobody waits for, or None.
@@ -289,18 +318,7 @@ impl Queue {
         writable: Option<&Bound<'_, PyAny>>,
         timeout: Option<f64>,
     ) -> PyResult<u32> {
-        let readable = Side::take(readable, Flow::Readable)?;
-        let writable = Side::take(writable, Flow::Writable)?;
-        let inner = &*self.inner;
-        let token = match inner.shared.send(|queue| add(queue, readable, writable)) {
-            Ok(token) => token,
-            error => inner.located(error)?,
-        };
-        let there = match inner.shared.try_wait(token) {
-            Ok(Some(done)) => return inner.hand_over(py, done).map(|done| done.written),
-            there => there,
-        };
-        Ok(self.outcome(py, token, there, timeout)?.written)
+        self.transfer_in(py, readable, writable, || Ok(timeout))
     }
 
     /// Adds many chains at once. `readable_slots` and `writable_slots` are arrays of buffers' numbers (Buffer.slot,

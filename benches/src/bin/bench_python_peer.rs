@@ -6,7 +6,7 @@ use std::hint::black_box;
 use std::io::{BufRead, Write, stdin, stdout};
 use std::time::{Duration, Instant};
 
-use virtio::device::{Device, Queue, QueueConfig};
+use virtio::device::{Device, Done, Queue, QueueConfig};
 use virtio::features::Features;
 use virtio::mem::pool::{DmaBuf, DmaPool};
 
@@ -48,8 +48,9 @@ impl Bench {
         }
         self.queue.notify()?;
         for (token, written) in self.tokens.iter_mut().zip(&mut self.written) {
-            let used = self.queue.get(Some(Duration::from_secs(1)))?;
-            (*token, *written) = (used.token.into_raw(), used.written);
+            let done = self.queue.pop_with(Done::take)?.ok_or("not used in the notification");
+            let done = done.map_err(|what| virtio::Error::Misuse { what })?;
+            (*token, *written) = (done.token.into_raw(), done.written);
         }
         black_box((&self.tokens, &self.written));
         Ok(())

@@ -16,7 +16,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyString, PyTuple};
+use pyo3::types::{PyDict, PyFloat, PyString, PyTuple};
 use pyo3::{Borrowed, IntoPyObjectExt, ffi};
 
 use super::Queue;
@@ -48,6 +48,14 @@ trait Quick {
 /// An argument, where it is one.
 fn some<'a, 'py>(given: &'a Option<Borrowed<'_, 'py, PyAny>>) -> Option<&'a Bound<'py, PyAny>> {
     given.as_deref().filter(|value| !value.is_none())
+}
+
+/// A time limit as its method gets it: what it is not is told at once, what it is where somebody asks.
+fn limit(given: &Option<Borrowed<'_, '_, PyAny>>) -> PyResult<impl FnOnce() -> PyResult<Option<f64>>> {
+    if !some(given).is_none_or(|value| value.is_exact_instance_of::<PyFloat>()) {
+        seconds(given)?;
+    }
+    Ok(|| seconds(given))
 }
 
 fn seconds(given: &Option<Borrowed<'_, '_, PyAny>>) -> PyResult<Option<f64>> {
@@ -85,11 +93,11 @@ quick!(Add c"add" [Some("readable"), Some("writable"), None] |queue, py, [readab
     queue.add(some(&readable), some(&writable))?.into_bound_py_any(py)
 });
 quick!(Get c"get" [Some("timeout"), None, None] |queue, py, [timeout, ..]| {
-    queue.get(py, seconds(&timeout)?)?.into_bound_py_any(py)
+    queue.get_in(py, limit(&timeout)?)?.into_bound_py_any(py)
 });
 quick!(Transfer c"transfer" [Some("readable"), Some("writable"), Some("timeout")] |queue, py, given| {
     let [readable, writable, timeout] = given;
-    queue.transfer(py, some(&readable), some(&writable), seconds(&timeout)?)?.into_bound_py_any(py)
+    queue.transfer_in(py, some(&readable), some(&writable), limit(&timeout)?)?.into_bound_py_any(py)
 });
 
 /// Puts the quick ways in.
