@@ -63,7 +63,7 @@ impl Inner {
         match py.check_signals() {
             Ok(()) => self.located(result),
             Err(raised) => {
-                self.shared.put_back(result);
+                self.shared.put_back(result.map(Into::into));
                 Err(raised)
             }
         }

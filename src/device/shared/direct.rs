@@ -99,16 +99,16 @@ impl<L: Lane> Shared<L> {
     /// Keeps what a call gave for whoever asks next, as if nobody had asked: for a caller that cannot pass it on.
     /// Nothing is kept by a queue that was closed.
     #[cold]
-    pub fn put_back(&self, result: Result<Done>) {
+    pub fn put_back(&self, result: Result<Used<L::Buf>>) {
         let token = match &result {
-            Ok(done) => done.token,
+            Ok(used) => used.token,
             Err(Error::Indeterminate { token }) => Token::from_raw(*token),
             // It comes again.
             Err(_) => return,
         };
         let mut state = self.lock();
         if !state.closed {
-            state.store(token, result.map(Used::from));
+            state.store(token, result);
             self.tell(&mut state);
         }
     }
