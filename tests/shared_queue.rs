@@ -82,7 +82,7 @@ fn what_is_put_back_is_given_to_whoever_asks_next_once() {
     queue.notify().unwrap();
     for _ in 0..3 {
         let used = queue.pop().unwrap().unwrap();
-        queue.put_back(Ok(used));
+        queue.put_back(Ok(used.into()));
         assert_eq!(pool.free(), 0, "nothing of it is anybody's yet");
     }
     queue.put_back(Err(Error::DeviceNeedsReset));

@@ -61,11 +61,12 @@ mod _virtio {
     #[pymodule_export]
     use crate::python::inspect::{_answers, _names, _queues, _transport};
     #[pymodule_export]
-    use crate::python::testing::{_lies, _rules, PyLie, Report, SoftDevice};
+    use crate::python::testing::{_lies, _rules, PyLie, Report, RingEnd, SoftDevice};
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         crate::python::one_interpreter(module.py())?;
+        crate::python::queue::install(module.py())?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 }

@@ -287,6 +287,52 @@ impl DeviceRing {
         Ok(self.decode(self.table.load(usize::from(index), Relaxed)))
     }
 
+    /// Writes a used element for every chain that waits, as if all its device-writable bytes had been written, and
+    /// looks at no payload; answers how many chains they were. Nothing is kept of a chain but that number: for devices
+    /// that must not be what a benchmark measures.
+    #[cfg(not(loom))]
+    pub fn use_all(&mut self) -> core::result::Result<u32, DriverFault> {
+        let mut count = 0u32;
+        while let Some(head) = self.pop_head()? {
+            let len = self.writable_bytes(head)?;
+            self.push_used(head, len);
+            count = count.wrapping_add(1);
+        }
+        Ok(count)
+    }
+
+    /// Device-writable bytes of the chain at `head`, by the rules of [`DeviceRing::pop`] without indirect tables.
+    #[cfg(not(loom))]
+    fn writable_bytes(&self, head: u16) -> core::result::Result<u32, DriverFault> {
+        let (mut index, mut steps, mut total, mut writable) = (head, 0u16, 0u64, 0u64);
+        let mut writes = false;
+        loop {
+            let (desc, flags, next) = self.desc(index)?;
+            if flags & DESC_F_INDIRECT != 0 {
+                let with_next = flags & DESC_F_NEXT != 0;
+                let alone = DriverFault::IndirectNotNegotiated;
+                return Err(if with_next { DriverFault::IndirectWithNext } else { alone });
+            }
+            if writes && !desc.writable {
+                return Err(DriverFault::ReadableAfterWritable);
+            }
+            writes = desc.writable;
+            total = total.saturating_add(desc.len.into());
+            if total > 1 << 32 {
+                return Err(DriverFault::TooManyBytes);
+            }
+            writable = writable.saturating_add(if writes { desc.len.into() } else { 0 });
+            steps = steps.wrapping_add(1);
+            if flags & DESC_F_NEXT == 0 {
+                return Ok(u32::try_from(writable).unwrap_or(u32::MAX));
+            }
+            if steps >= self.size {
+                return Err(DriverFault::ChainTooLong);
+            }
+            index = next;
+        }
+    }
+
     fn look(&mut self) -> core::result::Result<u16, DriverFault> {
         let span = self.available()?;
         self.seen = self.taken.wrapping_add(span);

@@ -25,7 +25,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from urllib.parse import quote
 
-from virtio._virtio import Lie, Report, _lies, _Qemu, _rules, _SoftDevice
+from virtio._virtio import Lie, Report, RingEnd, _lies, _Qemu, _rules, _SoftDevice
 
 if TYPE_CHECKING:
     import os
@@ -41,6 +41,7 @@ __all__ = [
     "Machine",
     "Qemu",
     "Report",
+    "RingEnd",
     "RuleBroken",
     "Transport",
     "block",
@@ -165,7 +166,7 @@ def device(
     checked: bool = True,
     **parameters: object,
 ) -> Device:
-    """A software device of a type: "block", "entropy", "console" or "net". `parameters` are those that its `soft:`
+    """A software device of a type: "blank", "block", "entropy", "console" or "net". `parameters` are those that its `soft:`
     address takes, such as `event_idx=False` or `endian="big"`."""
     given = {"transport": transport, **parameters}
     pairs = "&".join(f"{key}={_parameter(value)}" for key, value in given.items() if value is not None)
