@@ -19,7 +19,7 @@ use crate::bus::Doorbell;
 use crate::event::{Deadline, spin};
 use crate::mem::lease::Lease;
 use crate::mem::space::DmaSpace;
-use crate::queue::{Counters, Ring, Token};
+use crate::queue::{Completion, Counters, Ring, Token};
 use crate::{Error, Result};
 pub(super) use end::Home;
 
@@ -261,18 +261,30 @@ impl<B: Lease + Send + 'static> Queue<B> {
     /// (fault M15 as with [`Queue::notify`]).
     #[inline]
     pub fn publish(&mut self) -> Result<bool> {
+        Ok(self.shown()?.publish().is_some())
+    }
+
+    /// Shows what was added to the device, which begins if it is awake. A [`Queue::notify`] has to follow.
+    #[inline]
+    pub fn show(&mut self) -> Result<()> {
+        self.shown()?.show();
+        Ok(())
+    }
+
+    /// The ring, whose chains are about to be shown.
+    #[inline]
+    fn shown(&mut self) -> Result<&mut Ring<B>> {
         let condition = self.home.health.condition();
         if condition == Condition::Ready {
-            return Err(Error::Misuse {
-                what: "a queue is notified after the device was started, not before",
-            });
+            let what = "a queue is notified after the device was started, not before";
+            return Err(Error::Misuse { what });
         }
         self.home.health.judge(condition)?;
         let Some(ring) = &mut self.ring else { return Err(Error::Closed { what: "queue" }) };
         if let Some(gauge) = &self.gauge {
             gauge.show(ring.next_index());
         }
-        Ok(ring.publish().is_some())
+        Ok(ring)
     }
 
     /// Takes the next used buffer, if there is one.
@@ -282,6 +294,12 @@ impl<B: Lease + Send + 'static> Queue<B> {
     /// each request that was in flight, and then what became of the device.
     #[inline]
     pub fn pop(&mut self) -> Result<Option<Used<B>>> {
+        self.pop_with(Used::take)
+    }
+
+    /// The same for whoever takes the buffers out of the ring's [`Completion`] himself.
+    #[inline]
+    pub fn pop_with<T>(&mut self, take: impl FnOnce(Completion<'_, B>) -> T) -> Result<Option<T>> {
         let condition = self.home.health.condition();
         if matches!(condition, Condition::NeedsReset | Condition::Forked) {
             self.home.health.judge(condition)?;
@@ -289,7 +307,7 @@ impl<B: Lease + Send + 'static> Queue<B> {
         let mut over = is_over(condition);
         if let Some(ring) = &mut self.ring {
             match ring.pop() {
-                Ok(Some(completion)) => return Ok(Some(Used::take(completion))),
+                Ok(Some(completion)) => return Ok(Some(take(completion))),
                 Ok(None) => {}
                 Err(error) if !over && is_there(&self.port, &self.home.health) => return Err(error),
                 Err(_) => over = true,
