@@ -263,18 +263,30 @@ impl<B: Lease + Send + 'static> Queue<B> {
     /// (fault M15 as with [`Queue::notify`]).
     #[inline]
     pub fn publish(&mut self) -> Result<bool> {
+        Ok(self.shown()?.publish().is_some())
+    }
+
+    /// Shows what was added to the device, which begins if it is awake. A [`Queue::notify`] has to follow.
+    #[inline]
+    pub fn show(&mut self) -> Result<()> {
+        self.shown()?.show();
+        Ok(())
+    }
+
+    /// The ring, whose chains are about to be shown.
+    #[inline]
+    fn shown(&mut self) -> Result<&mut Ring<B>> {
         let condition = self.home.health.condition();
         if condition == Condition::Ready {
-            return Err(Error::Misuse {
-                what: "a queue is notified after the device was started, not before",
-            });
+            let what = "a queue is notified after the device was started, not before";
+            return Err(Error::Misuse { what });
         }
         self.home.health.judge(condition)?;
         let Some(ring) = &mut self.ring else { return Err(Error::Closed { what: "queue" }) };
         if let Some(gauge) = &self.gauge {
             gauge.show(ring.next_index());
         }
-        Ok(ring.publish().is_some())
+        Ok(ring)
     }
 
     /// Takes the next used buffer, if there is one.
