@@ -17,7 +17,7 @@ _Bits: TypeAlias = Features | int | Iterable[Features | int]
 _Buffers: TypeAlias = Buffer | Iterable[Buffer]
 _Arrays: TypeAlias = AnyBuffer | tuple[AnyBuffer, ...] | list[AnyBuffer]
 
-__all__ = ["Block", "Buffer", "Device", "DeviceInfo", "Entropy", "Events", "Features", "Found", "Lie", "Pool", "Queue", "Region", "Report", "RingEnd", "Used", "_AsyncBlock", "_PoolIterator", "_Qemu", "_SoftDevice", "__version__", "_answers", "_lies", "_names", "_queues", "_rules", "_tables", "_transport", "find", "open"]
+__all__ = ["Block", "Buffer", "Device", "DeviceInfo", "Entropy", "Events", "Features", "Found", "Lie", "Pool", "Queue", "Region", "Report", "RingEnd", "Used", "_AsyncBlock", "_PoolIterator", "_Qemu", "_SoftDevice", "_VhostUserDevice", "__version__", "_answers", "_lies", "_names", "_queues", "_rules", "_tables", "_transport", "find", "open"]
 
 @final
 class Block:
@@ -46,6 +46,10 @@ class Block:
         ...
     def close(self) -> None:
         """Resets and closes the device: calls of other threads fail from then on. A second call does nothing."""
+        ...
+    @property
+    def counters(self) -> list[dict[str, int]]:
+        """What each of them has counted since it was set up, by name. Waits for a call that uses it."""
         ...
     def discard(self, offset: int, length: int) -> None:
         """Tells the device that a range is not needed any more."""
@@ -746,6 +750,47 @@ class _SoftDevice:
         ...
     def unpublish(self) -> None:
         """The address leads nowhere from now on. Drivers that have the device keep it."""
+        ...
+
+@final
+class _VhostUserDevice:
+    """A software device behind a Unix socket, in a thread of this process."""
+    def __new__(
+        cls,
+        address: str,
+        path: str,
+        *,
+        null: bool = False,
+        checked: bool = True,
+        lies: list[Lie] = ...,
+    ) -> Self: ...
+    @property
+    def address(self) -> str:
+        """The address that opens it."""
+        ...
+    def be_honest(self) -> None:
+        """Tells no lie any more."""
+        ...
+    def change_config(self, offset: int, bytes: bytes) -> None:
+        """Changes the configuration space from `offset` on, with a message."""
+        ...
+    def close(self) -> None:
+        """Hangs up, and stops serving."""
+        ...
+    def connections(self) -> tuple[bool, int]:
+        """Whether a front-end is connected, and how many have been."""
+        ...
+    def error(self) -> BaseException | None:
+        """What ended the last connection that did not end in peace: an exception, or None."""
+        ...
+    def hang_up(self) -> None:
+        """Ends the connection that there is."""
+        ...
+    def report(self) -> Report:
+        """What the device did and saw."""
+        ...
+    def tell(self, lie: Lie) -> None:
+        """Tells a lie from now on."""
         ...
 
 __version__: str

@@ -175,7 +175,7 @@ lies! {
 #[pyclass(frozen, module = "virtio.testing", name = "Lie", eq)]
 #[derive(Debug, Clone)]
 pub(super) struct PyLie {
-    lie: DeviceLie,
+    pub(super) lie: DeviceLie,
     /// Its name.
     #[pyo3(get)]
     name: String,
@@ -244,8 +244,8 @@ pub(super) fn _rules() -> Vec<(&'static str, &'static str, &'static str)> {
 #[pyclass(frozen, module = "virtio.testing")]
 #[derive(Debug, Clone)]
 pub(super) struct Report {
-    report: soft::Report,
-    device_type: DeviceType,
+    pub(super) report: soft::Report,
+    pub(super) device_type: DeviceType,
 }
 
 #[pymethods]
@@ -357,6 +357,17 @@ pub(super) struct SoftDevice {
     published: Mutex<Option<Published>>,
 }
 
+/// The type that the place of a software device's address names.
+pub(super) fn device_type(kind: &str) -> DeviceType {
+    match kind {
+        "block" => DeviceType::BLOCK,
+        "entropy" => DeviceType::ENTROPY,
+        "console" => DeviceType::CONSOLE,
+        "net" => DeviceType::NET,
+        _ => soft::Blank::TYPE,
+    }
+}
+
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
 #[pymethods]
@@ -374,13 +385,7 @@ impl SoftDevice {
             builder = builder.run(Run::Stepped);
         }
         let device = builder.lies(lies.iter().map(|lie| lie.lie.clone())).build()?;
-        let device_type = match kind.as_str() {
-            "block" => DeviceType::BLOCK,
-            "entropy" => DeviceType::ENTROPY,
-            "console" => DeviceType::CONSOLE,
-            "net" => DeviceType::NET,
-            _ => soft::Blank::TYPE,
-        };
+        let device_type = device_type(&kind);
         let published = Mutex::new(Some(device.publish(&place)?));
         Ok(Self { device, device_type, address, published })
     }

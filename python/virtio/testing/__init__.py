@@ -13,9 +13,10 @@ True
 
 Each device checks the driver against the rules of VIRTIO 1.4 (`RULES`); leaving the `with` raises RuleBroken if one
 was broken. It opens at its address any number of times, in this process only. pytest has fixtures for the same:
-`virtio_device`, `virtio_transport`, `virtio_qemu` (see `virtio.testing.plugin`).
+`virtio_device`, `virtio_transport`, `virtio_vhost_user`, `virtio_qemu` (see `virtio.testing.plugin`).
 
-`qemu()` starts a machine whose devices somebody else made.
+`vhost_user()` puts the same devices behind a Unix socket, for drivers of any process, and has a block device that does
+nothing but complete, for benchmarks. `qemu()` starts a machine whose devices somebody else made.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from urllib.parse import quote
 
 from virtio._virtio import Lie, Report, RingEnd, _lies, _Qemu, _rules, _SoftDevice
+from virtio.testing._vhost_user import VhostUserDevice, vhost_user
 
 if TYPE_CHECKING:
     import os
@@ -44,12 +46,14 @@ __all__ = [
     "RingEnd",
     "RuleBroken",
     "Transport",
+    "VhostUserDevice",
     "block",
     "console",
     "device",
     "entropy",
     "net",
     "qemu",
+    "vhost_user",
 ]
 
 Transport: TypeAlias = Literal["pci-modern", "pci-transitional", "pci-legacy", "mmio", "mmio-legacy"]
