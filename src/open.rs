@@ -22,7 +22,8 @@ use crate::{Error, Result};
 /// | `server` | `on`, `off` (without it) | whether to wait at the path for the back-end to connect |
 /// | `size` | such as `64M` | `block`: the size of a device whose back-end does not tell its configuration |
 ///
-/// software devices, `soft:TYPE`, of the types `block`, `entropy`, `console` and `net`:
+/// software devices, `soft:TYPE`, of the types `block`, `entropy`, `console`, `net`, and `blank`, which gives all
+/// buffers back and does nothing:
 ///
 /// | parameter | values | meaning |
 /// |---|---|---|
@@ -334,9 +335,10 @@ mod software {
             }
             "console" => (&[], |_| Ok(Box::new(soft::Console::new(80, 25)))),
             "net" => (&[], |_| Ok(Box::new(soft::Net::new([0x52, 0x54, 0, 0, 0, 1])))),
+            "blank" => (&[], |_| Ok(Box::new(soft::Blank))),
             other => {
                 let why = alloc::format!(
-                    "no software device is a {other}; there are block, entropy, console and net"
+                    "no software device is a {other}; there are blank, block, entropy, console and net"
                 );
                 return Err(Error::NotFound { why: why.into() });
             }

@@ -6,11 +6,13 @@
 
 #[path = "ring_virtio_queue/ends.rs"]
 mod ends;
+mod soak_common;
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ends::{Device, Random, Setup};
+use soak_common::soak;
 
 /// A side that waits longer than this was not told of something.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -145,13 +147,11 @@ fn random_chains_around_the_wrap_of_the_index() {
 }
 
 #[test]
-#[ignore = "a soak: 10 million chains"]
-#[expect(clippy::print_stdout, reason = "the row of a table")]
+#[ignore = "soak: 10 million chains"]
 fn soak_of_ten_million_chains() {
     for (name, run) in [("step by step", stepped as fn(Setup, u32)), ("between threads", threaded)] {
-        let start = Instant::now();
-        all(run, 5_000_000);
-        let seconds = start.elapsed().as_secs_f64();
-        println!("soak | ring against virtio-queue, {name} | 5000000 | {seconds:.1} | ok");
+        soak(&format!("ring against virtio-queue, {name}"), 5_000_000, "chains", |chains| {
+            all(run, u32::try_from(chains).unwrap());
+        });
     }
 }

@@ -12,6 +12,7 @@ use virtio::Error;
 use virtio::device::{Device, QueueConfig, SharedQueue};
 use virtio::event::Deadline;
 use virtio::features::Features;
+use virtio::queue::Token;
 use virtio::soft::{Entropy, Run, SoftDevice};
 
 const CLOSED: Error = Error::Closed { what: "queue" };
@@ -43,6 +44,63 @@ fn unanswered(spin: Duration) -> (SoftDevice, Device, Arc<SharedQueue>, Receiver
     let (soft, device) = MODERN.open(SoftDevice::builder(gate), Run::Inline);
     let queue = start(&device, 4, spin);
     (soft, device, queue, seen)
+}
+
+/// Each slot of a queue begins anew after a reset, and so does another device's: none is taken for the other.
+#[test]
+fn m1_a_token_of_before_a_reset_or_of_another_device_is_stale() {
+    let open = || MODERN.open(SoftDevice::builder(Entropy::new(7)), Run::Inline);
+    let ((_soft, device), (_other_soft, other)) = (open(), open());
+    let mut old: Vec<Token> = Vec::new();
+    for _ in 0..50 {
+        for device in [&device, &other] {
+            let queue = start(device, 8, Duration::ZERO);
+            let pool = device.pool(4, 64).unwrap();
+            let tokens: Vec<Token> =
+                (0..4).map(|_| queue.add([], [pool.take().unwrap()], soon()).unwrap()).collect();
+            for token in &old {
+                assert!(!tokens.contains(token), "{token:?}");
+                let stale = queue.wait(*token, Deadline::after(Duration::ZERO)).unwrap_err();
+                assert!(matches!(stale.kind(), Error::StaleToken { .. }), "{stale}");
+            }
+            queue.notify().unwrap();
+            for token in &tokens {
+                assert_eq!(queue.wait(*token, soon()).unwrap().token, *token);
+            }
+            old.extend(tokens);
+            device.reset().unwrap();
+        }
+    }
+}
+
+#[test]
+fn what_is_put_back_is_given_to_whoever_asks_next_once() {
+    let (_soft, device) = MODERN.open(SoftDevice::builder(Entropy::new(7)), Run::Inline);
+    let queue = start(&device, 8, Duration::ZERO);
+    let pool = device.pool(2, 64).unwrap();
+    let tokens = [0; 2].map(|_| queue.add([], [pool.take().unwrap()], soon()).unwrap());
+    queue.notify().unwrap();
+    for _ in 0..3 {
+        let used = queue.pop().unwrap().unwrap();
+        queue.put_back(Ok(used));
+        assert_eq!(pool.free(), 0, "nothing of it is anybody's yet");
+    }
+    queue.put_back(Err(Error::DeviceNeedsReset));
+    let mut found = [0; 2].map(|_| queue.pop().unwrap().unwrap().token);
+    found.sort();
+    assert_eq!(found, tokens);
+    assert!(queue.pop().unwrap().is_none() && pool.free() == 2);
+    // What ended with the device is told once, put back or not; a closed queue keeps nothing.
+    let lost = queue.add([], [pool.take().unwrap()], soon()).unwrap();
+    device.reset().unwrap();
+    for _ in 0..2 {
+        let error = queue.pop().unwrap_err();
+        assert_eq!(error, Error::Indeterminate { token: lost.into_raw() });
+        queue.put_back(Err(error));
+    }
+    queue.close();
+    queue.put_back(Err(Error::Indeterminate { token: lost.into_raw() }));
+    assert_eq!(queue.pop().unwrap_err(), CLOSED);
 }
 
 #[test]

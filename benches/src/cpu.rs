@@ -41,3 +41,15 @@ pub fn model() -> String {
     let line = info.lines().find(|line| line.starts_with("model name"));
     line.and_then(|line| line.split(':').nth(1)).unwrap_or("unknown").trim().to_owned()
 }
+
+/// Does something on one core, such as starting a process that stays there; the thread comes back after it.
+///
+/// # Panics
+/// The core is none that this process may use.
+pub fn on_core<T>(core: usize, work: impl FnOnce() -> T) -> T {
+    let before = sched_getaffinity(None).expect("a thread has cores");
+    pin(core);
+    let done = work();
+    sched_setaffinity(None, &before).expect("the cores were its own before");
+    done
+}

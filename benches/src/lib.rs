@@ -15,3 +15,4 @@ pub mod ping_pong;
 pub mod raw;
 pub mod report;
 pub mod stats;
+pub mod vhost;

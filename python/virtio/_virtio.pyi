@@ -17,7 +17,7 @@ _Bits: TypeAlias = Features | int | Iterable[Features | int]
 _Buffers: TypeAlias = Buffer | Iterable[Buffer]
 _Arrays: TypeAlias = AnyBuffer | tuple[AnyBuffer, ...] | list[AnyBuffer]
 
-__all__ = ["Block", "Buffer", "Device", "DeviceInfo", "Entropy", "Events", "Features", "Found", "Lie", "Pool", "Queue", "Region", "Report", "Used", "_AsyncBlock", "_PoolIterator", "_Qemu", "_SoftDevice", "_VhostUserDevice", "__version__", "_answers", "_lies", "_names", "_queues", "_rules", "_tables", "_transport", "find", "open"]
+__all__ = ["Block", "Buffer", "Device", "DeviceInfo", "Entropy", "Events", "Features", "Found", "Lie", "Pool", "Queue", "Region", "Report", "RingEnd", "Used", "_AsyncBlock", "_PoolIterator", "_Qemu", "_SoftDevice", "_VhostUserDevice", "__version__", "_answers", "_lies", "_names", "_queues", "_rules", "_tables", "_transport", "find", "open"]
 
 @final
 class Block:
@@ -444,7 +444,7 @@ class Queue:
         """
         ...
     def set_spin(self, seconds: float) -> None:
-        """How long waits spin before they sleep, in seconds; 0 for not at all."""
+        """How long waits spin before they sleep, in seconds, at most 0.05 at a time; 0 for not at all."""
         ...
     @property
     def size(self) -> int:
@@ -515,6 +515,27 @@ class Report:
     @property
     def what(self) -> str:
         """What the driver did to break it, or ""."""
+        ...
+
+@final
+class RingEnd:
+    """The device's end of a split ring that lies in a region, without registers: for rings of one's own, and for what
+    they are measured beside. The ring has `size` descriptors and begins where the region does, with its table; `areas`
+    says where its available ring and its used ring begin, `ring_bytes` how long it is.
+    """
+    def __new__(cls, region: Region, size: int) -> Self: ...
+    @property
+    def areas(self) -> tuple[int, int]:
+        """Where the available ring and the used ring begin, in bytes from the region's start."""
+        ...
+    @property
+    def ring_bytes(self) -> int:
+        """Length of the ring in bytes."""
+        ...
+    def run(self) -> int:
+        """Uses every chain that waits, as if all its device-writable bytes had been written: what a device does when it
+        is notified. Answers how many chains they were; ProtocolError where one breaks a rule.
+        """
         ...
 
 @final

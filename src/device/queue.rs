@@ -19,7 +19,7 @@ use crate::bus::Doorbell;
 use crate::event::{Deadline, spin};
 use crate::mem::lease::Lease;
 use crate::mem::space::DmaSpace;
-use crate::queue::{Counters, Ring, Token};
+use crate::queue::{Completion, Counters, Ring, Token};
 use crate::{Error, Result};
 pub(super) use end::Home;
 
@@ -144,7 +144,9 @@ pub struct Queue<B: Lease + Send + 'static> {
 
 impl<B: Lease + Send + 'static> Queue<B> {
     pub(super) fn new(parts: Parts<B>) -> Self {
-        let Parts { ring, doorbell, id, wake, interrupts, home, gauge } = parts;
+        let Parts { mut ring, doorbell, id, wake, interrupts, home, gauge } = parts;
+        // Until somebody sleeps, events are for nobody, and cost the device a system call each.
+        ring.disable_interrupts();
         let health = Arc::clone(&home.health);
         health.add_waker(wake.own());
         Self {
@@ -282,6 +284,12 @@ impl<B: Lease + Send + 'static> Queue<B> {
     /// each request that was in flight, and then what became of the device.
     #[inline]
     pub fn pop(&mut self) -> Result<Option<Used<B>>> {
+        self.pop_with(Used::take)
+    }
+
+    /// The same, giving it to `take` as the ring has it: no buffer is moved that `take` does not move.
+    #[inline]
+    pub fn pop_with<T>(&mut self, take: impl FnOnce(Completion<'_, B>) -> T) -> Result<Option<T>> {
         let condition = self.home.health.condition();
         if matches!(condition, Condition::NeedsReset | Condition::Forked) {
             self.home.health.judge(condition)?;
@@ -289,7 +297,7 @@ impl<B: Lease + Send + 'static> Queue<B> {
         let mut over = is_over(condition);
         if let Some(ring) = &mut self.ring {
             match ring.pop() {
-                Ok(Some(completion)) => return Ok(Some(Used::take(completion))),
+                Ok(Some(completion)) => return Ok(Some(take(completion))),
                 Ok(None) => {}
                 Err(error) if !over && is_there(&self.port, &self.home.health) => return Err(error),
                 Err(_) => over = true,
@@ -363,7 +371,7 @@ impl<B: Lease + Send + 'static> Queue<B> {
         if let Some(used) = self.pop()? {
             return Ok(used);
         }
-        let budget = deadline.left().map_or(self.spin, |left| left.min(self.spin));
+        let budget = deadline.left().map_or(self.spin, |left| left.min(self.spin)).min(SLICE);
         spin(budget, || self.ready())?;
         let half = deadline.left().map(|left| Deadline::after(left.checked_div(2).unwrap_or(left)));
         let mut kicked = false;

@@ -1,6 +1,7 @@
 //! Setting up a device's queues (VIRTIO 1.4 §3.1.1 step 7).
 
 use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use super::gauge::Gauge;
 use super::interrupts::{Wake, Wiring};
@@ -27,6 +28,18 @@ pub struct QueueConfig {
     pub large_tables: u16,
     /// Whether used buffers are announced by interrupts; else the queue is polled.
     pub interrupts: bool,
+}
+
+/// Where the generations of the next queue's tokens begin: steps of the golden ratio keep all beginnings as far apart
+/// as their number allows. Of the last `n` queues of the process, no two are nearer than 2^32 / 3`n`, and a token meets
+/// its like on another one only after so many requests through its slot. A token of before a reset is stale, and so is
+/// another device's (fault M1).
+fn first_generation() -> u32 {
+    /// 2^32 divided by the golden ratio, to the nearest odd number.
+    const STEP: u32 = 0x9e37_79b9;
+    static NEXT: AtomicU32 = AtomicU32::new(STEP);
+    // Relaxed: the number is all that is asked for.
+    NEXT.fetch_add(STEP, Ordering::Relaxed)
 }
 
 /// Descriptors of a queue that nobody said a wish for.
@@ -153,6 +166,7 @@ impl Device {
         config.indirect = wish.indirect && has(Features::INDIRECT_DESC);
         config.large_tables = if config.indirect { wish.large_tables } else { 0 };
         config.strict = self.options.strict;
+        config.first_generation = first_generation();
         Ok(config)
     }
 
@@ -191,5 +205,25 @@ impl Device {
             result => result?,
         }
         Ok(setup.vector)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+
+    use super::first_generation;
+
+    #[test]
+    fn m1_the_generations_of_queues_begin_far_apart() {
+        let mut begun: Vec<u32> = Vec::new();
+        for count in 1..2000u64 {
+            let (least, last) = ((1 << 32) / (3 * count), first_generation());
+            for other in &begun {
+                let apart = last.wrapping_sub(*other).min(other.wrapping_sub(last));
+                assert!(u64::from(apart) >= least, "{count} queues, {apart} apart");
+            }
+            begun.push(last);
+        }
     }
 }

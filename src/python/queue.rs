@@ -1,25 +1,29 @@
 //! One virtqueue.
 
+mod fast;
+
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 
+use pyo3::exceptions::PyTimeoutError;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyTuple};
+use pyo3::types::{PyDict, PyList};
 
 use super::batch;
 use super::buffer::Buffer;
 use super::memory::{Flow, Pools};
 use super::used::Used;
 use super::{counted, wait};
-use crate::device::{self, SharedQueue};
+use crate::device::{self, Done, SharedQueue};
 use crate::event::Deadline;
 use crate::mem::pool::DmaBuf;
 use crate::mem::process::Process;
 use crate::queue::Token;
 use crate::{Error, Result};
+pub(super) use fast::install;
 
 /// How long the end of a `with` waits for what is in flight.
 const DRAIN: Duration = Duration::from_secs(1);
@@ -48,6 +52,20 @@ impl Inner {
         match result {
             Ok(value) => Ok(value),
             Err(error) => Err(error.at(self.device.address()).into()),
+        }
+    }
+
+    /// What a call gives back, unless a signal's handler raises now: the interpreter would drop what the call returned
+    /// then, so it is kept for the next call, and the handler's exception given (fault M7). Everything that takes a
+    /// completion ends with this.
+    #[inline]
+    pub(super) fn deliver(&self, py: Python<'_>, result: Result<Done>) -> PyResult<Done> {
+        match py.check_signals() {
+            Ok(()) => self.located(result),
+            Err(raised) => {
+                self.shared.put_back(result.map(Into::into));
+                Err(raised)
+            }
         }
     }
 
@@ -86,58 +104,60 @@ pub(super) struct Queue {
     pub(super) inner: Arc<Inner>,
 }
 
-/// Buffers of one side of a chain: up to four without an allocation.
-#[derive(Default)]
-struct Side {
-    first: [Option<DmaBuf>; 4],
-    count: usize,
-    rest: Vec<DmaBuf>,
+/// Buffers of one side of a chain, taken for their flight.
+enum Side {
+    None,
+    One(DmaBuf),
+    Many(Vec<DmaBuf>),
 }
 
 impl Side {
-    fn push(&mut self, buf: DmaBuf) {
-        match self.first.get_mut(self.count) {
-            Some(place) => *place = Some(buf),
-            None => self.rest.push(buf),
+    #[inline]
+    fn take(given: Option<&Bound<'_, PyAny>>, flow: Flow) -> PyResult<Self> {
+        let Some(given) = given else { return Ok(Self::None) };
+        // Most chains have one buffer a side, in a list that was made for the call.
+        if let Ok(list) = given.cast::<PyList>()
+            && let Ok(first) = list.get_item(0)
+            && list.len() == 1
+        {
+            return Self::one(&first, flow);
         }
-        self.count = self.count.wrapping_add(1);
+        if given.is_instance_of::<Buffer>() { Self::one(given, flow) } else { Self::many(given, flow) }
     }
 
-    fn take(buffers: Option<&Bound<'_, PyAny>>, flow: Flow) -> PyResult<Self> {
-        let mut side = Self::default();
-        let Some(buffers) = buffers else { return Ok(side) };
-        let mut add = |one: &Bound<'_, PyAny>| -> PyResult<()> {
+    #[inline]
+    fn one(given: &Bound<'_, PyAny>, flow: Flow) -> PyResult<Self> {
+        let buffer = given.cast::<Buffer>()?.get();
+        Ok(Self::One(buffer.memory.take(buffer.index, flow)?))
+    }
+
+    fn many(given: &Bound<'_, PyAny>, flow: Flow) -> PyResult<Self> {
+        let mut bufs = Vec::with_capacity(given.len().unwrap_or(0));
+        for one in given.try_iter()? {
+            let one = one?;
             let buffer = one.cast::<Buffer>()?.get();
-            side.push(buffer.memory.take(buffer.index, flow)?);
-            Ok(())
-        };
-        if let Ok(list) = buffers.cast::<PyList>() {
-            list.iter().try_for_each(|one| add(&one))?;
-        } else if let Ok(tuple) = buffers.cast::<PyTuple>() {
-            tuple.iter_borrowed().try_for_each(|one| add(&one))?;
-        } else if buffers.cast::<Buffer>().is_ok() {
-            add(buffers)?;
-        } else {
-            buffers.try_iter()?.try_for_each(|one| add(&one?))?;
+            bufs.push(buffer.memory.take(buffer.index, flow)?);
         }
-        Ok(side)
+        Ok(Self::Many(bufs))
     }
 
-    fn into_bufs(self) -> impl Iterator<Item = DmaBuf> {
-        self.first.into_iter().flatten().chain(self.rest)
+    fn into_bufs(self) -> Vec<DmaBuf> {
+        match self {
+            Self::None => Vec::new(),
+            Self::One(buf) => alloc::vec![buf],
+            Self::Many(bufs) => bufs,
+        }
     }
 }
 
 /// Adds a chain; the usual ones without a detour.
 #[inline]
-fn add(queue: &mut device::Queue<DmaBuf>, mut readable: Side, mut writable: Side) -> Result<Token> {
-    let empty = Error::Misuse { what: "a chain needs at least one buffer" };
-    let one = |side: &mut Side| side.first[0].take().ok_or(empty.clone());
-    match (readable.count, writable.count) {
-        (1, 0) => queue.add([one(&mut readable)?], []),
-        (0, 1) => queue.add([], [one(&mut writable)?]),
-        (1, 1) => queue.add([one(&mut readable)?], [one(&mut writable)?]),
-        _ => queue.add_chain(readable.into_bufs(), writable.into_bufs()),
+fn add(queue: &mut device::Queue<DmaBuf>, readable: Side, writable: Side) -> Result<Token> {
+    match (readable, writable) {
+        (Side::None, Side::One(to)) => queue.add([], [to]),
+        (Side::One(from), Side::None) => queue.add([from], []),
+        (Side::One(from), Side::One(to)) => queue.add([from], [to]),
+        (readable, writable) => queue.add_chain(readable.into_bufs(), writable.into_bufs()),
     }
 }
 
@@ -148,13 +168,16 @@ impl Queue {
         self.inner.shared.with_open(|queue| add(queue, readable, writable))
     }
 
-    fn wait(&self, py: Python<'_>, token: Token, deadline: Deadline) -> PyResult<Used> {
-        let inner = &*self.inner;
-        if let Some(used) = inner.located(inner.shared.try_wait(token))? {
-            return Ok(Used::new(used));
+    /// What became of a request, waited for where that is not known yet.
+    #[inline]
+    fn outcome(&self, py: Python<'_>, token: Token, timeout: Option<f64>) -> PyResult<Result<Done>> {
+        let shared = &self.inner.shared;
+        if let Some(there) = shared.try_wait(token).transpose() {
+            return Ok(there);
         }
-        let used = py.detach(|| inner.shared.wait_with(token, deadline, wait::look_after_signals));
-        Ok(Used::new(inner.located(used)?))
+        let deadline = wait::deadline(timeout)?;
+        let used = py.detach(|| shared.wait_with(token, deadline, wait::look_after_signals));
+        Ok(used.map(Done::from))
     }
 }
 
@@ -189,24 +212,27 @@ impl Queue {
     #[pyo3(signature = (timeout=None))]
     fn get(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Used> {
         let inner = &*self.inner;
-        if let Some(used) = inner.located(inner.shared.pop())? {
-            return Ok(Used::new(used));
-        }
-        let deadline = wait::deadline(timeout)?;
-        let used = py.detach(|| inner.shared.get_with(deadline, wait::look_after_signals));
-        Ok(Used::new(inner.located(used)?))
+        let done = match inner.shared.pop_done().transpose() {
+            Some(there) => there,
+            None => {
+                let deadline = wait::deadline(timeout)?;
+                py.detach(|| inner.shared.get_with(deadline, wait::look_after_signals)).map(Done::from)
+            }
+        };
+        Ok(Used::new(inner.deliver(py, done)?))
     }
 
     /// A request that is done and that nobody waits for, or None.
-    fn pop(&self) -> PyResult<Option<Used>> {
-        Ok(self.inner.located(self.inner.shared.pop())?.map(Used::new))
+    fn pop(&self, py: Python<'_>) -> PyResult<Option<Used>> {
+        let Some(there) = self.inner.shared.pop_done().transpose() else { return Ok(None) };
+        Ok(Some(Used::new(self.inner.deliver(py, there)?)))
     }
 
     /// Waits for the request of this token: seconds, or None for ever.
     #[pyo3(signature = (token, timeout=None), name = "wait")]
     fn py_wait(&self, py: Python<'_>, token: u64, timeout: Option<f64>) -> PyResult<Used> {
-        let deadline = wait::deadline(timeout)?;
-        self.wait(py, Token::from_raw(token), deadline)
+        let done = self.outcome(py, Token::from_raw(token), timeout)?;
+        Ok(Used::new(self.inner.deliver(py, done)?))
     }
 
     /// Adds a chain, notifies the device and waits for the answer: add(), notify() and wait() in one. Answers how
@@ -227,15 +253,11 @@ impl Queue {
         let inner = &*self.inner;
         let sent = inner.shared.send(|queue| add(queue, readable, writable));
         let token = inner.located(sent)?;
-        if let Some(used) = inner.located(inner.shared.try_wait(token))? {
-            return Ok(used.written);
-        }
-        let deadline = wait::deadline(timeout)?;
-        let used = py.detach(|| inner.shared.wait_with(token, deadline, wait::look_after_signals));
-        let late = matches!(used, Err(Error::Timeout { .. }));
-        match inner.located(used) {
-            Ok(used) => Ok(used.written),
-            Err(error) if late => {
+        let done = self.outcome(py, token, timeout)?;
+        let late = matches!(done, Err(Error::Timeout { .. }));
+        match inner.deliver(py, done) {
+            Ok(done) => Ok(done.written),
+            Err(error) if late && error.is_instance_of::<PyTimeoutError>(py) => {
                 error.value(py).setattr("token", token.into_raw())?;
                 Err(error)
             }
@@ -316,7 +338,7 @@ impl Queue {
         counted(py, self.inner.shared.with(|queue| queue.counters()))
     }
 
-    /// How long waits spin before they sleep, in seconds; 0 for not at all.
+    /// How long waits spin before they sleep, in seconds, at most 0.05 at a time; 0 for not at all.
     fn set_spin(&self, seconds: f64) -> PyResult<()> {
         let spin = wait::longest(Some(seconds))?;
         self.inner.shared.set_spin(spin);

@@ -1,6 +1,7 @@
 //! Software devices for tests: what `virtio.testing` stands on.
 
 use alloc::string::{String, ToString};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt::Write as _;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -11,9 +12,12 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use super::buffer::Region;
 use super::features::{Features, set};
 use crate::address::Address;
-use crate::soft::{self, DeviceLie, Lie, Published, Run};
+use crate::mem::dma::{DmaMapper, SoftDma};
+use crate::queue::{Areas, RingConfig};
+use crate::soft::{self, DeviceLie, DeviceRing, Lie, Published, Run};
 use crate::spec::DeviceType;
 use crate::sync::Mutex;
 
@@ -306,6 +310,44 @@ impl Report {
     }
 }
 
+/// The device's end of a split ring that lies in a region, without registers: for rings of one's own, and for what
+/// they are measured beside. The ring has `size` descriptors and begins where the region does, with its table; `areas`
+/// says where its available ring and its used ring begin, `ring_bytes` how long it is.
+#[pyclass(frozen, module = "virtio.testing")]
+#[derive(Debug)]
+pub(super) struct RingEnd {
+    ring: Mutex<DeviceRing>,
+    /// Length of the ring in bytes.
+    #[pyo3(get)]
+    ring_bytes: usize,
+    /// Where the available ring and the used ring begin, in bytes from the region's start.
+    #[pyo3(get)]
+    areas: (usize, usize),
+}
+
+#[pymethods]
+impl RingEnd {
+    #[new]
+    fn new(region: &Bound<'_, Region>, size: u16) -> PyResult<Self> {
+        let config = RingConfig::new(0, size);
+        let (bytes, areas) = (config.ring_bytes()?, Areas::new(config.layout, size)?);
+        let dma = Arc::new(SoftDma::new());
+        let at = dma.map(&region.get().region)?;
+        let memory = dma.view().ring_memory(at.0, bytes)?;
+        let ring = Mutex::new(DeviceRing::beside(&memory, &config)?);
+        Ok(Self { ring, ring_bytes: bytes, areas: (areas.driver, areas.device) })
+    }
+
+    /// Uses every chain that waits, as if all its device-writable bytes had been written: what a device does when it
+    /// is notified. Answers how many chains they were; ProtocolError where one breaks a rule.
+    fn run(&self) -> PyResult<u32> {
+        let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = ring.use_all();
+        ring.publish_used();
+        Ok(taken.map_err(|fault| crate::Error::protocol(alloc::format!("{fault}")))?)
+    }
+}
+
 /// A software device that an address of this process leads to.
 #[pyclass(frozen, module = "virtio.testing", name = "_SoftDevice")]
 pub(super) struct SoftDevice {
@@ -321,7 +363,8 @@ pub(super) fn device_type(kind: &str) -> DeviceType {
         "block" => DeviceType::BLOCK,
         "entropy" => DeviceType::ENTROPY,
         "console" => DeviceType::CONSOLE,
-        _ => DeviceType::NET,
+        "net" => DeviceType::NET,
+        _ => soft::Blank::TYPE,
     }
 }
 

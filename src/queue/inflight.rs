@@ -10,7 +10,7 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use super::{SlotOrder, Token};
+use super::{RingConfig, SlotOrder, Token};
 
 /// End of a list.
 pub(super) const NIL: u32 = u32::MAX;
@@ -83,18 +83,20 @@ pub(super) struct InFlight<B> {
 }
 
 impl<B> InFlight<B> {
-    /// For `size` descriptors (a power of two) and `extra` places for further parts of indirect chains.
-    pub(super) fn new(queue: u16, size: u16, extra: u32, order: SlotOrder) -> Self {
-        let size = u32::from(size);
+    /// For the descriptors of a ring (a power of two) and `extra` places for further parts of indirect chains.
+    pub(super) fn new(config: &RingConfig, extra: u32) -> Self {
+        let size = u32::from(config.size);
         let places = size.saturating_add(extra);
         let link = |at: u32| if at.wrapping_add(1) == places { NIL } else { at.wrapping_add(1) };
-        let ring_order = (order == SlotOrder::Ring)
+        let ring_order = (config.slots == SlotOrder::Ring)
             .then(|| RingOrder { oldest: 0, done: (0..size).map(|_| 0).collect::<Vec<_>>().into() });
         let mut table = Self {
-            token: Token::new(queue, 0, 0),
+            token: Token::new(config.queue, 0, 0),
             mask: size.wrapping_sub(1),
             simple: if ring_order.is_some() { 0 } else { size },
-            heads: (0..size).map(|_| Head { generation: 1, ..Head::default() }).collect(),
+            heads: (0..size)
+                .map(|_| Head { generation: config.first_generation, ..Head::default() })
+                .collect(),
             places: (0..places).map(|at| Place { buf: None, next: link(at) }).collect(),
             free: FreeList { first: 0, count: size },
             hidden: 0,

@@ -124,6 +124,9 @@ pub struct RingConfig {
     /// Whether a used length above the chain's device-writable bytes breaks the ring. Else it is cut and
     /// counted: real devices are known to report too much.
     pub strict: bool,
+    /// Generation of each slot's first token. Rings that follow one another on a queue begin far apart, so that the
+    /// tokens of one are stale on the next (fault M1).
+    pub first_generation: u32,
 }
 
 impl RingConfig {
@@ -140,6 +143,7 @@ impl RingConfig {
             large_tables: 0,
             slots: SlotOrder::FreeList,
             strict: false,
+            first_generation: 1,
         }
     }
 

@@ -81,7 +81,7 @@ impl<B: Lease> Ring<B> {
         let extra = if config.indirect { u32::from(config.size).saturating_mul(3) } else { 0 };
         Ok(Self {
             split: Split::new(memory, config)?,
-            inflight: InFlight::new(config.queue, config.size, extra, config.slots),
+            inflight: InFlight::new(config, extra),
             tables,
             counters: Counters::default(),
             queue: config.queue,

@@ -126,12 +126,17 @@ pub(super) struct Core {
     pub(super) interrupts: u64,
     /// Reads of registers, for what changes with each.
     pub(super) register_reads: u32,
+    /// Whether the model takes all chains, and nobody checks the driver or lied to it.
+    pub(super) plain: bool,
+    /// Notifications that were served on the shortest way.
+    pub(super) plain_rings: u64,
 }
 
 impl Core {
     pub(super) fn new(model: Box<dyn DeviceModel>, make: Make, view: DmaView, vectors: u16) -> Self {
         let queues = (0..model.queues()).map(|index| Queue::new(model.queue_size(index))).collect();
         let shared = model.shared_memory();
+        let plain = model.takes_all();
         Self {
             model,
             make,
@@ -157,6 +162,8 @@ impl Core {
             total: 0,
             interrupts: 0,
             register_reads: 0,
+            plain,
+            plain_rings: 0,
         }
     }
 

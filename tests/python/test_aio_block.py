@@ -314,8 +314,10 @@ def test_a_daemon_that_does_not_come_back_ends_every_call_and_a_close_does_not_w
             async with aio.Block(daemon.address, reconnect="retry", timeout=0.3, control_timeout=0.1) as disk:
                 await disk.pread(512, 0)
                 daemon.kill()
-                with pytest.raises(OSError, match=r"refused|gone|Connection"):
-                    await disk.pread(512, 0)
+                # Sent before the death was noticed or not: it changed nothing, and nobody took it up again.
+                for _ in range(2):
+                    with pytest.raises(ConnectionRefusedError, match=str(daemon.socket)):
+                        await disk.pread(512, 0)
                 daemon.start()
                 assert await disk.pread(512, 0) == bytes(512)
             async with aio.Block(daemon.address, reconnect="retry", timeout=60, control_timeout=0.1) as disk:

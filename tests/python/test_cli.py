@@ -496,24 +496,3 @@ def test_sizes_for_people() -> None:
     assert [size(n) for n in (0, 1023, 1024, 1536, 64 << 20, 3 << 40)] == [
         "0 B", "1023 B", "1 KiB", "1.5 KiB", "64 MiB", "3.0 TiB"
     ]
-
-
-def test_import_is_quick_and_silent() -> None:
-    """Under 20 ms beyond the interpreter, no descriptor, no thread."""
-    code = """if True:
-        import os, sys, threading, time
-        before = len(os.listdir("/proc/self/fd"))
-        start = time.perf_counter()
-        import virtio
-        took = time.perf_counter() - start
-        assert len(os.listdir("/proc/self/fd")) == before
-        assert threading.active_count() == 1 and len(os.listdir("/proc/self/task")) == 1
-        assert not {"asyncio", "argparse", "json", "rich", "numpy"} & set(sys.modules), sys.modules
-        print(took)
-    """
-    took = [
-        float(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, timeout=60).stdout)
-        for _ in range(5)
-    ]
-    # The best of five: others use the machine, too.
-    assert min(took) < 0.020, took

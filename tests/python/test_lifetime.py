@@ -58,8 +58,26 @@ def test_m1_a_token_of_before_a_reset_is_stale() -> None:
         dev.negotiate()
         again = dev.queue(0, size=8)
         dev.start()
+        # Of the same slot, and in flight.
+        live = again.add(writable=[dev.alloc(8)])
+        again.notify()
         with pytest.raises(virtio.StaleTokenError):
             again.wait(token, timeout=0)
+        assert again.wait(live, timeout=5).token == live
+
+
+def test_m1_a_token_of_another_device_is_stale(entropy: Running) -> None:
+    dev, q = entropy
+    with virtio.open("soft:entropy?run=inline") as other:
+        other.negotiate()
+        theirs = other.queue(0, size=q.size)
+        other.start()
+        foreign = theirs.add(writable=[other.alloc(8)])
+        token = q.add(writable=[dev.alloc(8)])
+        with pytest.raises(virtio.StaleTokenError):
+            q.wait(foreign, timeout=0)
+        q.notify()
+        assert q.wait(token, timeout=5).token == token
 
 
 def test_m2_a_queue_left_with_requests_in_flight_keeps_their_buffers_until_the_reset(silent: Running) -> None:

@@ -4,4 +4,6 @@
 #[expect(dead_code, reason = "other tests use more of it")]
 mod daemon;
 mod random;
+#[path = "../soak_common/mod.rs"]
+mod soak_common;
 mod storage;

@@ -11,6 +11,7 @@ use virtio::event::Deadline;
 
 use crate::daemon::{Daemon, Export, Place, image, over_file, tells_of_resizes};
 use crate::random::Random;
+use crate::soak_common::soak;
 
 fn open(daemon: &Daemon, queues: u16) -> Block {
     let mut options = BlockOptions::default();
@@ -39,15 +40,25 @@ fn what_is_written_through_a_daemon_is_in_its_file_and_is_read_back() {
     disk.close().unwrap();
 }
 
-/// 256 MiB written and read at random places, in lengths of 512 bytes to 1 MiB.
 #[test]
 fn random_writes_and_reads_of_256_mib_agree_with_the_file() {
+    random_operations(256);
+}
+
+#[test]
+#[ignore = "soak: 1 GiB"]
+fn soak_random_writes_and_reads_agree_with_the_file() {
+    soak("storage daemon, random writes and reads", 1024, "MiB", random_operations);
+}
+
+/// So many MiB written and read at random places, in lengths of 512 bytes to 1 MiB.
+fn random_operations(mebibytes: u64) {
     const SIZE: usize = 64 << 20;
     let place = Place::new();
     let daemon = start(&place, SIZE as u64, 1);
     let disk = open(&daemon, 1);
     let (mut random, mut model, mut moved) = (Random(7), vec![0u8; SIZE], 0);
-    while moved < 256 << 20 {
+    while moved < mebibytes << 20 {
         let len = 512 << random.below(12);
         let at = (random.below((SIZE - len) / 512 + 1)) * 512;
         if random.below(2) == 0 {
@@ -59,7 +70,7 @@ fn random_writes_and_reads_of_256_mib_agree_with_the_file() {
             disk.read(at as u64, &mut data).unwrap();
             assert!(data == model[at..at + len], "{len} bytes at {at}");
         }
-        moved += len;
+        moved += len as u64;
     }
     disk.flush().unwrap();
     disk.close().unwrap();

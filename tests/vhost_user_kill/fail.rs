@@ -15,7 +15,8 @@ use virtio::spec::device::block::request::{Header, RequestType};
 
 use crate::daemon::{Daemon, Export, Place, image, over_file};
 use crate::random::Random;
-use crate::{SLACK, alone, holdings, rounds, timely};
+use crate::soak_common::soak;
+use crate::{SLACK, alone, holdings, timely};
 
 const DEPTH: usize = 32;
 const BLOCK: u64 = 4096;
@@ -118,16 +119,26 @@ impl Load {
 
 #[test]
 fn e1_killed_at_any_moment_each_request_ends_once_and_nothing_is_kept() {
+    killed(200);
+}
+
+#[test]
+#[ignore = "soak: a thousand daemons"]
+fn soak_killed_at_any_moment_each_request_ends_once() {
+    soak("storage daemon killed under load, requests end", 1000, "daemons", killed);
+}
+
+fn killed(rounds: u64) {
     let _alone = alone();
     let place = Place::new();
     let file = image(&place, BLOCKS as u64 * BLOCK);
     let (mut random, mut ended, mut done, mut before) = (Random(3), 0, 0, None);
-    for round in 0..rounds(200) {
+    for round in 0..rounds {
         let zeroes = std::fs::File::create(&file).unwrap();
         zeroes.set_len(BLOCKS as u64 * BLOCK).unwrap();
         let mut daemon =
             Daemon::start(&place, &Export { blockdevs: &over_file(&file), queues: 1, writable: true });
-        let mut load = Load::new(&daemon.address(), u64::from(round) + 1);
+        let mut load = Load::new(&daemon.address(), round + 1);
         let moment = Duration::from_micros(random.below(8000) as u64);
         let killer = thread::spawn(move || {
             thread::sleep(moment);

@@ -13,12 +13,9 @@ mod fail;
 #[path = "../vhost_user/random.rs"]
 mod random;
 mod retry;
+#[path = "../soak_common/mod.rs"]
+mod soak_common;
 mod stopped;
-
-/// Rounds: 1,000 in soaks.
-fn rounds(usual: u32) -> u32 {
-    std::env::var("VIRTIO_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
-}
 
 /// What a wait may last beyond its deadline.
 const SLACK: Duration = Duration::from_millis(50);

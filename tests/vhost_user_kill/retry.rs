@@ -1,5 +1,6 @@
 //! The policy that takes the device up again.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -10,7 +11,8 @@ use virtio::drivers::{Between, Block, BlockOptions, Reconnect};
 
 use crate::daemon::{Daemon, Export, Place, image, over_file};
 use crate::random::Random;
-use crate::{alone, holdings, rounds, timely};
+use crate::soak_common::soak;
+use crate::{alone, holdings, timely};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -58,6 +60,16 @@ fn work(disk: &Block, base: u64, seed: u64, stop: &AtomicBool, flushes: &AtomicU
 
 #[test]
 fn e1_killed_at_any_moment_reads_and_marked_writes_go_on_with_the_next_daemon() {
+    killed(200);
+}
+
+#[test]
+#[ignore = "soak: a thousand daemons"]
+fn soak_killed_at_any_moment_requests_go_on_with_the_next_daemon() {
+    soak("storage daemon killed under load, requests go on", 1000, "daemons", killed);
+}
+
+fn killed(rounds: u64) {
     let _alone = alone();
     let place = Place::new();
     let file = image(&place, 4 << 20);
@@ -71,7 +83,7 @@ fn e1_killed_at_any_moment_reads_and_marked_writes_go_on_with_the_next_daemon() 
             scope.spawn(move || work(disk, number * (2 << 20), number + 1, stop, flushes))
         });
         let (mut random, mut most) = (Random(5), None);
-        for round in 0..rounds(200) {
+        for round in 0..rounds {
             thread::sleep(Duration::from_micros(random.below(20_000) as u64));
             daemon.kill();
             daemon = start(&place, &file, 2);
@@ -154,8 +166,6 @@ fn e2_a_daemon_that_comes_back_with_less_is_refused() {
     let disk = Block::open(&daemon.address(), options(2)).unwrap();
     disk.read(0, &mut [0; 512]).unwrap();
     daemon.kill();
-    // Seen before the next request, which would be in flight else, and indeterminate.
-    assert!(disk.events().unwrap().gone);
     std::fs::OpenOptions::new().write(true).open(&file).unwrap().set_len(1 << 20).unwrap();
     daemon = start(&place, &file, 2);
     let smaller = disk.read(0, &mut [0; 512]).unwrap_err();
@@ -191,13 +201,31 @@ fn without_a_daemon_to_come_back_the_call_ends_at_its_deadline() {
         }
         Ok(())
     });
-    let disk = Block::open(&daemon.address(), options).unwrap();
+    let disk = Block::open(&daemon.address(), options.clone()).unwrap();
     daemon.signal(Signal::STOP);
     let limit = Duration::from_millis(700);
     let first = timely(limit, || disk.read(0, &mut [0; 512])).unwrap_err();
-    assert!(matches!(first.kind(), Error::Indeterminate { .. }), "it was in flight: {first}");
+    assert_eq!(first.errno(), 111, "it was in flight, and changed nothing: {first}");
     daemon.kill();
     let next = timely(limit, || disk.read(0, &mut [0; 512])).unwrap_err();
     assert_eq!(next.errno(), 111, "refused: {next}");
     timely(limit, || drop(disk));
+    // A write may have been made, marked or not.
+    for marked in [true, false] {
+        let daemon = start(&place, &file, 1);
+        let armed = Arc::new(AtomicBool::new(true));
+        let (pid, due) = (daemon.pid(), Arc::clone(&armed));
+        options.between = Between::new(move || {
+            if due.swap(false, Ordering::Relaxed) {
+                kill_process(pid, Signal::KILL).unwrap();
+            }
+            Ok(())
+        });
+        let disk = Block::open(&daemon.address(), options.clone()).unwrap();
+        daemon.signal(Signal::STOP);
+        let write = || if marked { disk.write_retry(0, &[1; 512]) } else { disk.write(0, &[1; 512]) };
+        let told = timely(limit, write).unwrap_err();
+        assert!(!armed.load(Ordering::Relaxed), "it waited");
+        assert!(matches!(told.kind(), Error::Indeterminate { .. }), "marked: {marked}, {told}");
+    }
 }

@@ -26,7 +26,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from urllib.parse import quote
 
-from virtio._virtio import Lie, Report, _lies, _Qemu, _rules, _SoftDevice
+from virtio._virtio import Lie, Report, RingEnd, _lies, _Qemu, _rules, _SoftDevice
 from virtio.testing._vhost_user import VhostUserDevice, vhost_user
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ __all__ = [
     "Machine",
     "Qemu",
     "Report",
+    "RingEnd",
     "RuleBroken",
     "Transport",
     "VhostUserDevice",
@@ -169,7 +170,7 @@ def device(
     checked: bool = True,
     **parameters: object,
 ) -> Device:
-    """A software device of a type: "block", "entropy", "console" or "net". `parameters` are those that its `soft:`
+    """A software device of a type: "blank", "block", "entropy", "console" or "net". `parameters` are those that its `soft:`
     address takes, such as `event_idx=False` or `endian="big"`."""
     given = {"transport": transport, **parameters}
     pairs = "&".join(f"{key}={_parameter(value)}" for key, value in given.items() if value is not None)

@@ -5,7 +5,7 @@ use core::time::Duration;
 use crate::event::Deadline;
 
 /// Longest sleep before a waiter looks around.
-const SLICE: Duration = Duration::from_millis(50);
+pub(super) const SLICE: Duration = Duration::from_millis(50);
 
 /// What to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,7 +5,7 @@
 
 use super::job::{Job, Piece};
 use super::lane::{Call, Lane};
-use super::rescue::Rescue;
+use super::rescue::{Rescue, kept_away};
 use crate::device::Used;
 use crate::event::Deadline;
 use crate::mem::pool::DmaBuf;
@@ -67,15 +67,8 @@ impl Lane {
             call.failure = Some(Error::Interrupted);
         }
         self.reclaim(seat.is_ok(), |ended| {
-            if ended.call != call.number {
-                return;
-            }
-            match ended.again {
-                Some(piece) => {
-                    call.mine = call.mine.saturating_sub(1);
-                    call.again.push(piece);
-                }
-                None => call.lose(ended.token),
+            if ended.call == call.number {
+                call.end(ended, kept_away(&seat));
             }
         })?;
         self.sit_down(seat?, rescue.device())

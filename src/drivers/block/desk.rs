@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::job::{Job, Piece};
 use super::lane::{Call, Lane};
-use super::rescue::{Rescue, Seat};
+use super::rescue::{Rescue, Seat, kept_away};
 use super::work::{Answer, Work};
 use crate::device::{Device, Lane as _, Port as _, Used};
 use crate::mem::pool::DmaBuf;
@@ -304,22 +304,19 @@ impl<T> Desk<T> {
             return;
         }
         if rescue.retries() {
-            self.end_with_device(false, lane);
+            self.end_with_device(false, None, lane);
         }
         self.end_all(error, rescue);
     }
 
     /// The device has ended: what it had is to be sent `again`, where it may be, or ends.
-    fn end_with_device(&mut self, again: bool, lane: &mut Lane) {
+    fn end_with_device(&mut self, again: bool, away: Option<&Error>, lane: &mut Lane) {
         let reclaimed = lane.reclaim(again, |ended| {
-            let Some(entry) = self.get(ended.call) else { return };
-            match ended.again {
-                Some(piece) => {
-                    entry.call.mine = entry.call.mine.saturating_sub(1);
-                    entry.call.again.push(piece);
-                    self.line.push_back(ended.call);
-                }
-                None => entry.call.lose(ended.token),
+            let (number, again) = (ended.call, ended.again.is_some());
+            let Some(entry) = self.get(number) else { return };
+            entry.call.end(ended, away);
+            if again {
+                self.line.push_back(number);
             }
         });
         if let Err(error) = reclaimed {
@@ -346,7 +343,7 @@ impl<T> Desk<T> {
         rescue: &Rescue,
         device: &Device,
     ) -> Result<()> {
-        self.end_with_device(seat.is_ok(), lane);
+        self.end_with_device(seat.is_ok(), kept_away(&seat), lane);
         self.lost = false;
         match seat.and_then(|seat| lane.sit_down(seat, device)) {
             Ok(()) => {

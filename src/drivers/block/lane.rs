@@ -149,6 +149,22 @@ impl Call {
         }
     }
 
+    /// A request of it has ended with its device: it is to be sent again, or nobody knows whether it was done. A read
+    /// for which there is no back-end to be sent to changed nothing, and ends as what kept that away.
+    pub(super) fn end(&mut self, ended: Ended, away: Option<&Error>) {
+        match (ended.again, away) {
+            (Some(piece), _) => {
+                self.mine = self.mine.saturating_sub(1);
+                self.again.push(piece);
+            }
+            (None, Some(error)) if ended.reads => {
+                self.mine = self.mine.saturating_sub(1);
+                self.failure.get_or_insert_with(|| error.clone());
+            }
+            (None, _) => self.lose(ended.token),
+        }
+    }
+
     /// Whether nothing is left to be done, once the job has no request more.
     pub(super) fn is_over(&self) -> bool {
         self.mine == 0 && (self.failure.is_some() || self.again.is_empty())
@@ -158,10 +174,12 @@ impl Call {
 /// A request that ended with the device.
 #[derive(Debug)]
 pub(super) struct Ended {
-    pub(super) token: Token,
+    token: Token,
     pub(super) call: u64,
     /// The same once more, where it may be sent again.
     pub(super) again: Option<Piece>,
+    /// Whether it changes nothing.
+    reads: bool,
 }
 
 /// How a lane is made.
@@ -246,7 +264,8 @@ impl Lane {
             }
             let repeats = again && request.what.repeats && (stopped || !request.own);
             let again = repeats.then_some(Piece { what: request.what, own });
-            ended(Ended { token, call: request.call, again });
+            let reads = request.what.flow == Flow::FromDevice;
+            ended(Ended { token, call: request.call, again, reads });
         })
     }
 

@@ -33,7 +33,8 @@ pub enum Reconnect {
     /// call that waits for it ([`Error::Incompatible`] for one that has less). Reads are sent again, and writes that
     /// were marked for it ([`super::Block::write_retry`]); everything else that was in flight ends as
     /// [`Error::Indeterminate`]. So does, once, the first flush after it with completed writes behind it that no flush
-    /// had made permanent: the old back-end may have lost them.
+    /// had made permanent: the old back-end may have lost them. Where no back-end comes back in time, marked writes in
+    /// flight end as [`Error::Indeterminate`] too; reads, which change nothing, as the error of the last attempt.
     Retry,
 }
 
@@ -71,6 +72,11 @@ pub(super) struct Terms {
     pub(super) limits: Limits,
     pub(super) queues: u16,
     pub(super) config: QueueConfig,
+}
+
+/// Why there is no back-end to go on with. A device that is closed is closed on purpose: that keeps none away.
+pub(super) fn kept_away(seat: &Result<Seat>) -> Option<&Error> {
+    seat.as_ref().err().filter(|error| !matches!(error.kind(), Error::Closed { .. }))
 }
 
 /// Devices, and how one follows another.

@@ -5,15 +5,20 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::sync::Arc;
-use alloc::vec;
 use alloc::vec::Vec;
 
 use crate::bus::{Bar, BarKind, Doorbell, MmioSlot, PciFunction, RegisterSpace};
 use crate::event::EventFd;
-use crate::mem::dma::{DmaMapper, SoftDma};
+use crate::mem::dma::DmaMapper;
 use crate::spec::{mmio, pci};
 use crate::transport::checks::lock;
 use crate::{Error, Result};
+
+mod bus;
+mod caps;
+
+use bus::FakeSlot;
+pub(super) use caps::{msix_cap, pci_config, standard_caps, vendor_cap};
 
 /// Which registers an access went to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -464,124 +469,6 @@ impl core::fmt::Debug for Fake {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str("Fake")
     }
-}
-
-impl PciFunction for FakeFunction {
-    fn address(&self) -> &str {
-        "fake:pci"
-    }
-
-    fn config(&self) -> &dyn RegisterSpace {
-        &self.config
-    }
-
-    fn bar(&self, index: u8) -> Result<Option<Bar>> {
-        Ok(self.bars[usize::from(index)].clone())
-    }
-
-    fn msix_vectors(&self) -> u16 {
-        3
-    }
-
-    fn enable_msix(&self, count: u16) -> Result<Vec<EventFd>> {
-        self.device.get().msix = count;
-        (0..count).map(|_| EventFd::new()).collect()
-    }
-
-    fn enable_intx(&self) -> Result<EventFd> {
-        EventFd::new()
-    }
-
-    fn unmask_intx(&self) -> Result<()> {
-        self.device.get().unmasked += 1;
-        Ok(())
-    }
-
-    fn dma(&self) -> Arc<dyn DmaMapper> {
-        Arc::new(SoftDma::new())
-    }
-}
-
-#[derive(Debug)]
-struct FakeSlot {
-    device: Fake,
-    place: Place,
-}
-
-impl MmioSlot for FakeSlot {
-    fn address(&self) -> &str {
-        "fake:mmio"
-    }
-
-    fn registers(&self) -> Arc<dyn RegisterSpace> {
-        self.device.space(self.place)
-    }
-
-    fn enable_interrupt(&self) -> Result<EventFd> {
-        EventFd::new()
-    }
-
-    fn unmask_interrupt(&self) -> Result<()> {
-        self.device.get().unmasked += 1;
-        Ok(())
-    }
-
-    fn dma(&self) -> Arc<dyn DmaMapper> {
-        Arc::new(SoftDma::new())
-    }
-
-    fn shared_memory(&self, address: u64, _length: u64) -> Result<Option<Arc<dyn RegisterSpace>>> {
-        Ok((address < 1 << 40).then(|| self.device.space(Place::Modern)))
-    }
-}
-
-/// A vendor capability without its link.
-pub(super) fn vendor_cap(cfg_type: u8, bar: u8, offset: u32, length: u32, extra: &[u32]) -> Vec<u8> {
-    let mut bytes = vec![pci::cap::ID_VENDOR, 0, 16 + 4 * extra.len() as u8, cfg_type, bar, 0, 0, 0];
-    for word in [offset, length].iter().chain(extra) {
-        bytes.extend(word.to_le_bytes());
-    }
-    bytes
-}
-
-/// The MSI-X capability of 3 vectors, its table and pending bits in BAR 1.
-pub(super) fn msix_cap(bar: u32, table: u32) -> Vec<u8> {
-    let mut bytes = vec![pci::msix::ID, 0, 2, 0];
-    bytes.extend((table | bar).to_le_bytes());
-    bytes.extend(((table + 0x800) | bar).to_le_bytes());
-    bytes
-}
-
-pub(super) fn standard_caps() -> Vec<Vec<u8>> {
-    use pci::cap::*;
-    let len = (pci::common::FULL_LEN as u32, CONFIG_LEN as u32);
-    vec![
-        msix_cap(1, 0),
-        vendor_cap(COMMON_CFG, 4, COMMON as u32, len.0, &[]),
-        vendor_cap(ISR_CFG, 4, ISR as u32, 1, &[]),
-        vendor_cap(DEVICE_CFG, 4, DEVICE as u32, len.1, &[]),
-        vendor_cap(NOTIFY_CFG, 4, NOTIFY as u32, 0x100, &[4]),
-        vendor_cap(PCI_CFG, 0, 0, 0, &[0]),
-    ]
-}
-
-/// A configuration space with these capabilities, linked in order from 0x40 on.
-pub(super) fn pci_config(device_id: u16, caps: &[Vec<u8>]) -> Vec<u8> {
-    let mut bytes = vec![0; pci::config::LEN as usize];
-    bytes[0..2].copy_from_slice(&0x1AF4u16.to_le_bytes());
-    bytes[2..4].copy_from_slice(&device_id.to_le_bytes());
-    bytes[6] = pci::config::STATUS_CAPABILITIES as u8;
-    bytes[0x2E] = 2;
-    let mut link = pci::config::CAPABILITIES as usize;
-    let mut at = pci::config::HEADER_END as usize;
-    for cap in caps {
-        bytes[link] = at as u8;
-        bytes[at..at + cap.len()].copy_from_slice(cap);
-        bytes[at + 1] = 0;
-        link = at + 1;
-        at += cap.len().next_multiple_of(4);
-    }
-    bytes
 }
 
 /// What a fake is called in messages.

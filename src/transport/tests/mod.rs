@@ -7,6 +7,7 @@ mod fake;
 mod legacy;
 mod mmio;
 mod modern;
+mod queues;
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
