@@ -50,7 +50,6 @@ bench-ring: ## ring: ours, its peers, the floor and the cache line round trip in
 bench-copy: ## bulk copies beside memcpy
 	cargo run --release --manifest-path benches/Cargo.toml --bin bench_copy
 
-<<<<<<< HEAD
 .PHONY: bench-vhost-user
 bench-vhost-user: ## block devices behind vhost-user: ours, its peers in Rust and Python, in one run (ARGS="--quick")
 	@tools/bench-vhost-user $(ARGS)
@@ -58,15 +57,6 @@ bench-vhost-user: ## block devices behind vhost-user: ours, its peers in Rust an
 .PHONY: bench-python
 bench-python: ## the Python face beside the same in Rust, a ring in plain Python, and os.pread
 	@tools/bench-python
-=======
-.PHONY: bench-python
-bench-python: ## the Python face beside the same in Rust, a ring in plain Python, and os.pread
-	@tools/bench-python
-
-.PHONY: bench-vhost-user
-bench-vhost-user: ## block devices behind vhost-user: ours, its peers in Rust and Python, in one run (ARGS="--quick")
-	@tools/bench-vhost-user $(ARGS)
->>>>>>> pyspeed
 
 .PHONY: fmt
 fmt: ## format the Rust sources

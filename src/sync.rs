@@ -46,6 +46,8 @@ pub mod mutants {
         PublishRelaxed,
         /// No full fence between `avail.idx` and the read of `avail_event` or `used.flags`.
         NoKickFence,
+        /// `Split::show` takes the decision whether to kick for made.
+        ShowForgets,
         /// The kick decision compares without wrapping arithmetic.
         KickNotModular,
         /// The kick decision takes the index before the last chain for the one before the batch.

@@ -39,6 +39,11 @@ fn serve(device: &mut DeviceRing, bell: &Bell, payload: &Payload, total: usize) 
 
 /// The driver publishes batches of these sizes, from index `start` on, and notifies where the ring says so.
 fn handshake(event_idx: bool, start: u16, batches: &[usize]) {
+    handshake_showing(event_idx, start, batches, usize::MAX);
+}
+
+/// The same, with every `each` chains shown before the rest of their batch is added.
+fn handshake_showing(event_idx: bool, start: u16, batches: &[usize], each: usize) {
     let total = batches.iter().sum();
     let mut config = RingConfig::new(0, 4);
     config.event_idx = event_idx;
@@ -53,7 +58,10 @@ fn handshake(event_idx: bool, start: u16, batches: &[usize]) {
     let device = loom::thread::spawn(move || serve(&mut device, &their_bell, &theirs, total));
     let mut chain = 0;
     for &batch in batches {
-        for _ in 0..batch {
+        for number in 0..batch {
+            if number != 0 && number % each == 0 {
+                ring.show();
+            }
             payload.write(chain, 100 + chain as u32);
             // SAFETY: nothing is behind this address, and the device's end of this model reaches nothing.
             let range = unsafe { RawRange::new(chain as u64, 4) };
@@ -94,4 +102,13 @@ fn d15_no_device_sleeps_on_a_batch_across_the_wrap() {
 fn d15_no_device_sleeps_on_batches_up_to_the_wrap_and_over_it() {
     let mutants = [Mutant::NoKickFence, Mutant::NoWishFence, Mutant::KickNotModular, Mutant::KickOldIndex];
     model("kick, EVENT_IDX, 1 + 2 at 65,534", &mutants, || handshake(true, 65_534, &[1, 2]));
+}
+
+/// What was shown before the rest of its batch counts when the batch is published.
+#[test]
+fn no_device_sleeps_on_chains_that_were_shown_before_their_batch_was_complete() {
+    let mutants = [Mutant::NoKickFence, Mutant::NoWishFence, Mutant::ShowForgets, Mutant::PublishRelaxed];
+    model("kick, EVENT_IDX, 1 shown + 1", &mutants, || handshake_showing(true, 0, &[2], 1));
+    let mutants = [Mutant::NoKickFence, Mutant::NoWishFence, Mutant::PublishRelaxed];
+    model("kick, flags, 1 shown + 1", &mutants, || handshake_showing(false, 0, &[2], 1));
 }

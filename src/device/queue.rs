@@ -1,12 +1,13 @@
 //! One virtqueue of a device: ring, doorbell, event and waiting.
 
 mod end;
+mod port;
 
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
-use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use core::sync::atomic::AtomicU32;
 use core::time::Duration;
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -22,6 +23,7 @@ use crate::mem::space::DmaSpace;
 use crate::queue::{Completion, Counters, Ring, Token};
 use crate::{Error, Result};
 pub(super) use end::Home;
+pub use port::QueuePort;
 
 mod sharing;
 
@@ -31,12 +33,6 @@ pub use sharing::SharedQueue;
 pub const DEFAULT_SPIN: Duration = Duration::from_micros(50);
 /// Longest sleep before signals and the like are looked after.
 pub(super) const SLICE: Duration = Duration::from_millis(50);
-/// Sleep between looks at the ring of a queue that no interrupt announces.
-const POLL_SLICE: Duration = Duration::from_millis(1);
-
-/// Sleeps of a polled queue between looks at its device: about as often as a queue with interrupts looks.
-const POLLS_PER_LOOK: u32 = 50;
-
 /// What a queue is made of.
 #[derive(Debug)]
 pub(super) struct Parts<B: Lease> {
@@ -49,71 +45,6 @@ pub(super) struct Parts<B: Lease> {
     pub(super) interrupts: bool,
     pub(super) home: Home,
     pub(super) gauge: Option<Arc<Gauge>>,
-}
-
-/// Doorbell and event of a queue: what can be used without holding the queue.
-#[derive(Debug)]
-pub struct QueuePort {
-    doorbell: Doorbell,
-    id: u16,
-    wake: Wake,
-    interrupts: bool,
-    /// Sleeps of a polled queue that brought nothing.
-    idle: AtomicU32,
-    health: Arc<Health>,
-}
-
-impl QueuePort {
-    /// Whether the device announces used buffers; else the queue has to be looked at.
-    pub fn announces(&self) -> bool {
-        self.interrupts
-    }
-
-    /// Takes the signals of [`QueuePort::as_fd`] away, and passes on those that concern others.
-    pub fn clear(&self) -> Result<()> {
-        self.usable()?;
-        self.wake.clear()
-    }
-}
-
-impl AsFd for QueuePort {
-    /// As [`Queue`]'s, for as long as the value lives.
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.wake.as_fd()
-    }
-}
-
-impl Port for QueuePort {
-    /// Sends the notification that the ring said is wanted.
-    #[inline]
-    fn ring(&self) -> Result<()> {
-        self.doorbell.ring(self.id.into())
-    }
-
-    fn sleep(&self, limit: Duration) -> Result<()> {
-        let limit = if self.interrupts { limit } else { limit.min(POLL_SLICE) };
-        let woken = self.wake.wait(Deadline::after(limit))?;
-        // A device that was removed, or cannot interrupt, tells nobody: waits without an end would not see it.
-        if !woken && (self.interrupts || self.idle.fetch_add(1, Relaxed).is_multiple_of(POLLS_PER_LOOK)) {
-            self.wake.ask();
-        }
-        Ok(())
-    }
-
-    fn wake(&self) {
-        if let Err(error) = self.wake.own().signal() {
-            log::error!("a waiter could not be woken: {error}");
-        }
-    }
-
-    fn ask(&self) {
-        self.wake.ask();
-    }
-
-    #[inline]
-    fn usable(&self) -> Result<()> {
-        self.health.check_process()
-    }
 }
 
 /// One virtqueue of a device, owned by whoever drives it. `Send`; calls take `&mut self`, and
@@ -263,18 +194,30 @@ impl<B: Lease + Send + 'static> Queue<B> {
     /// (fault M15 as with [`Queue::notify`]).
     #[inline]
     pub fn publish(&mut self) -> Result<bool> {
+        Ok(self.shown()?.publish().is_some())
+    }
+
+    /// Shows what was added to the device, which begins if it is awake. A [`Queue::notify`] has to follow.
+    #[inline]
+    pub fn show(&mut self) -> Result<()> {
+        self.shown()?.show();
+        Ok(())
+    }
+
+    /// The ring, whose chains are about to be shown.
+    #[inline]
+    fn shown(&mut self) -> Result<&mut Ring<B>> {
         let condition = self.home.health.condition();
         if condition == Condition::Ready {
-            return Err(Error::Misuse {
-                what: "a queue is notified after the device was started, not before",
-            });
+            let what = "a queue is notified after the device was started, not before";
+            return Err(Error::Misuse { what });
         }
         self.home.health.judge(condition)?;
         let Some(ring) = &mut self.ring else { return Err(Error::Closed { what: "queue" }) };
         if let Some(gauge) = &self.gauge {
             gauge.show(ring.next_index());
         }
-        Ok(ring.publish().is_some())
+        Ok(ring)
     }
 
     /// Takes the next used buffer, if there is one.

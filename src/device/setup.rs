@@ -24,6 +24,9 @@ pub struct QueueConfig {
     pub size: Option<u16>,
     /// Whether chains of several buffers go into indirect tables where that was negotiated.
     pub indirect: bool,
+    /// Whether chains of several buffers go into tables only when half of the descriptors are in use: see
+    /// [`RingConfig::direct_from`].
+    pub direct_first: bool,
     /// Tables for chains of more than 8 buffers: 0 or a power of two.
     pub large_tables: u16,
     /// Whether used buffers are announced by interrupts; else the queue is polled.
@@ -47,7 +50,7 @@ const USUAL_SIZE: u16 = 256;
 
 impl Default for QueueConfig {
     fn default() -> Self {
-        Self { size: None, indirect: true, large_tables: 0, interrupts: true }
+        Self { size: None, indirect: true, direct_first: false, large_tables: 0, interrupts: true }
     }
 }
 
@@ -164,6 +167,7 @@ impl Device {
         config.barrier = self.transport.barrier();
         config.event_idx = has(Features::EVENT_IDX);
         config.indirect = wish.indirect && has(Features::INDIRECT_DESC);
+        config.direct_from = if wish.direct_first { size / 2 } else { u16::MAX };
         config.large_tables = if config.indirect { wish.large_tables } else { 0 };
         config.strict = self.options.strict;
         config.first_generation = first_generation();

@@ -28,6 +28,9 @@ use opaque as imp;
 )))]
 use words as imp;
 
+/// Copies of at most so many bytes go by atomics: a header, a status. A call costs more than they do.
+const FEW: usize = 16;
+
 /// Copies `dst.len()` bytes of shared memory from `src` on into private memory.
 ///
 /// # Safety
@@ -36,6 +39,10 @@ use words as imp;
 /// functions or system calls reach them.
 #[inline]
 pub unsafe fn copy_from_shared(dst: &mut [u8], src: *const u8) {
+    if dst.len() <= FEW {
+        // SAFETY: as below.
+        return unsafe { words::read(dst.as_mut_ptr(), src, dst.len()) };
+    }
     // SAFETY: `dst` is a live slice of that length; the caller vouches for `src`. They cannot overlap, since
     // no reference to shared memory exists.
     unsafe { imp::read(dst.as_mut_ptr(), src, dst.len()) }
@@ -47,6 +54,10 @@ pub unsafe fn copy_from_shared(dst: &mut [u8], src: *const u8) {
 /// `dst` leads to `src.len()` mapped, writable bytes; for the rest see [`copy_from_shared`].
 #[inline]
 pub unsafe fn copy_to_shared(dst: *mut u8, src: &[u8]) {
+    if src.len() <= FEW {
+        // SAFETY: as below.
+        return unsafe { words::write(dst, src.as_ptr(), src.len()) };
+    }
     // SAFETY: `src` is a live slice of that length; the caller vouches for `dst`. They cannot overlap, since
     // no reference to shared memory exists.
     unsafe { imp::write(dst, src.as_ptr(), src.len()) }
@@ -146,17 +157,7 @@ mod opaque {
 ///
 /// Rust's documentation leaves overlapping atomic accesses of different sizes open when they race. Code
 /// generation and hardware settle each byte by itself, and nothing here or above decides on such a byte.
-#[cfg(any(
-    test,
-    loom,
-    tsan,
-    miri,
-    not(all(
-        target_os = "linux",
-        target_pointer_width = "64",
-        any(target_arch = "x86_64", target_arch = "aarch64")
-    ))
-))]
+#[allow(dead_code, reason = "where the C library copies, short copies alone go this way")]
 mod words {
     use core::sync::atomic::Ordering::Relaxed;
     use core::sync::atomic::{AtomicU8, AtomicUsize};

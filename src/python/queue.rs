@@ -58,7 +58,6 @@ impl Inner {
     /// What a call gives back, unless a signal's handler raises now: the interpreter would drop what the call returned
     /// then, so it is kept for the next call, and the handler's exception given (fault M7). Everything that takes a
     /// completion ends with this.
-    #[inline]
     pub(super) fn deliver(&self, py: Python<'_>, result: Result<Done>) -> PyResult<Done> {
         match py.check_signals() {
             Ok(()) => self.located(result),
@@ -67,6 +66,16 @@ impl Inner {
                 Err(raised)
             }
         }
+    }
+
+    /// The same for a completion that was there at once.
+    #[inline(always)]
+    fn hand_over(&self, py: Python<'_>, done: Done) -> PyResult<Done> {
+        if let Err(raised) = py.check_signals() {
+            self.shared.put_back(Ok(done.into()));
+            return Err(raised);
+        }
+        Ok(done)
     }
 
     #[inline]
@@ -112,22 +121,29 @@ enum Side {
 }
 
 impl Side {
-    #[inline]
+    // Inlined, so that what it answers stays in registers.
+    #[inline(always)]
     fn take(given: Option<&Bound<'_, PyAny>>, flow: Flow) -> PyResult<Self> {
         let Some(given) = given else { return Ok(Self::None) };
         // Most chains have one buffer a side, in a list that was made for the call.
-        if let Ok(list) = given.cast::<PyList>()
-            && let Ok(first) = list.get_item(0)
+        if let Ok(list) = given.cast_exact::<PyList>()
             && list.len() == 1
+            && let Ok(first) = list.get_item(0)
+            && let Ok(buffer) = first.cast::<Buffer>()
         {
-            return Self::one(&first, flow);
+            let buffer = buffer.get();
+            return match buffer.memory.take(buffer.index, flow) {
+                Ok(buf) => Ok(Self::One(buf)),
+                Err(error) => Err(error.into()),
+            };
         }
-        if given.is_instance_of::<Buffer>() { Self::one(given, flow) } else { Self::many(given, flow) }
+        Self::take_other(given, flow)
     }
 
-    #[inline]
-    fn one(given: &Bound<'_, PyAny>, flow: Flow) -> PyResult<Self> {
-        let buffer = given.cast::<Buffer>()?.get();
+    #[inline(never)]
+    fn take_other(given: &Bound<'_, PyAny>, flow: Flow) -> PyResult<Self> {
+        let Ok(buffer) = given.cast::<Buffer>() else { return Self::many(given, flow) };
+        let buffer = buffer.get();
         Ok(Self::One(buffer.memory.take(buffer.index, flow)?))
     }
 
@@ -151,7 +167,7 @@ impl Side {
 }
 
 /// Adds a chain; the usual ones without a detour.
-#[inline]
+#[inline(always)]
 fn add(queue: &mut device::Queue<DmaBuf>, readable: Side, writable: Side) -> Result<Token> {
     match (readable, writable) {
         (Side::None, Side::One(to)) => queue.add([], [to]),
@@ -162,22 +178,48 @@ fn add(queue: &mut device::Queue<DmaBuf>, readable: Side, writable: Side) -> Res
 }
 
 impl Queue {
-    /// Adds under the lock, if nobody is in line for room.
-    #[inline]
-    fn try_add(&self, readable: Side, writable: Side) -> Result<Token> {
-        self.inner.shared.with_open(|queue| add(queue, readable, writable))
+    /// What became of a request that is waited for, once a look gave `there`: out of line, as most answers are there at
+    /// once.
+    #[cold]
+    fn outcome(
+        &self,
+        py: Python<'_>,
+        token: Token,
+        there: Result<Option<Done>>,
+        timeout: Option<f64>,
+    ) -> PyResult<Done> {
+        let inner = &*self.inner;
+        let done = match there.transpose() {
+            Some(there) => there,
+            None => {
+                let deadline = wait::deadline(timeout)?;
+                let look = wait::look_after_signals;
+                py.detach(|| inner.shared.wait_with(token, deadline, look)).map(Done::from)
+            }
+        };
+        let late = matches!(done, Err(Error::Timeout { .. }));
+        let done = inner.deliver(py, done);
+        if let Err(error) = &done
+            && late
+            && error.is_instance_of::<PyTimeoutError>(py)
+        {
+            error.value(py).setattr("token", token.into_raw())?;
+        }
+        done
     }
 
-    /// What became of a request, waited for where that is not known yet.
-    #[inline]
-    fn outcome(&self, py: Python<'_>, token: Token, timeout: Option<f64>) -> PyResult<Result<Done>> {
-        let shared = &self.inner.shared;
-        if let Some(there) = shared.try_wait(token).transpose() {
-            return Ok(there);
-        }
-        let deadline = wait::deadline(timeout)?;
-        let used = py.detach(|| shared.wait_with(token, deadline, wait::look_after_signals));
-        Ok(used.map(Done::from))
+    /// The same for the next request that nobody waits for.
+    #[cold]
+    fn next(&self, py: Python<'_>, there: Result<Option<Done>>, timeout: Option<f64>) -> PyResult<Used> {
+        let inner = &*self.inner;
+        let done = match there.transpose() {
+            Some(there) => there,
+            None => {
+                let deadline = wait::deadline(timeout)?;
+                py.detach(|| inner.shared.get_with(deadline, wait::look_after_signals)).map(Done::from)
+            }
+        };
+        Ok(Used::new(inner.deliver(py, done)?))
     }
 }
 
@@ -189,7 +231,10 @@ impl Queue {
     fn add(&self, readable: Option<&Bound<'_, PyAny>>, writable: Option<&Bound<'_, PyAny>>) -> PyResult<u64> {
         let readable = Side::take(readable, Flow::Readable)?;
         let writable = Side::take(writable, Flow::Writable)?;
-        self.inner.located(self.try_add(readable, writable)).map(Token::into_raw)
+        match self.inner.shared.with_open(|queue| add(queue, readable, writable)) {
+            Ok(token) => Ok(token.into_raw()),
+            error => self.inner.located(error).map(Token::into_raw),
+        }
     }
 
     /// Shows what was added to the device, and notifies it if it wants that.
@@ -211,15 +256,10 @@ impl Queue {
     /// Waits for a request that is done and that nobody else waits for: seconds, or None for ever.
     #[pyo3(signature = (timeout=None))]
     fn get(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Used> {
-        let inner = &*self.inner;
-        let done = match inner.shared.pop_done().transpose() {
-            Some(there) => there,
-            None => {
-                let deadline = wait::deadline(timeout)?;
-                py.detach(|| inner.shared.get_with(deadline, wait::look_after_signals)).map(Done::from)
-            }
-        };
-        Ok(Used::new(inner.deliver(py, done)?))
+        match self.inner.shared.pop_done() {
+            Ok(Some(done)) => Ok(Used::new(self.inner.hand_over(py, done)?)),
+            there => self.next(py, there, timeout),
+        }
     }
 
     /// A request that is done and that nobody waits for, or None.
@@ -231,8 +271,9 @@ impl Queue {
     /// Waits for the request of this token: seconds, or None for ever.
     #[pyo3(signature = (token, timeout=None), name = "wait")]
     fn py_wait(&self, py: Python<'_>, token: u64, timeout: Option<f64>) -> PyResult<Used> {
-        let done = self.outcome(py, Token::from_raw(token), timeout)?;
-        Ok(Used::new(self.inner.deliver(py, done)?))
+        let token = Token::from_raw(token);
+        let there = self.inner.shared.try_wait(token);
+        Ok(Used::new(self.outcome(py, token, there, timeout)?))
     }
 
     /// Adds a chain, notifies the device and waits for the answer: add(), notify() and wait() in one. Answers how
@@ -251,18 +292,15 @@ impl Queue {
         let readable = Side::take(readable, Flow::Readable)?;
         let writable = Side::take(writable, Flow::Writable)?;
         let inner = &*self.inner;
-        let sent = inner.shared.send(|queue| add(queue, readable, writable));
-        let token = inner.located(sent)?;
-        let done = self.outcome(py, token, timeout)?;
-        let late = matches!(done, Err(Error::Timeout { .. }));
-        match inner.deliver(py, done) {
-            Ok(done) => Ok(done.written),
-            Err(error) if late && error.is_instance_of::<PyTimeoutError>(py) => {
-                error.value(py).setattr("token", token.into_raw())?;
-                Err(error)
-            }
-            Err(error) => Err(error),
-        }
+        let token = match inner.shared.send(|queue| add(queue, readable, writable)) {
+            Ok(token) => token,
+            error => inner.located(error)?,
+        };
+        let there = match inner.shared.try_wait(token) {
+            Ok(Some(done)) => return inner.hand_over(py, done).map(|done| done.written),
+            there => there,
+        };
+        Ok(self.outcome(py, token, there, timeout)?.written)
     }
 
     /// Adds many chains at once. `readable_slots` and `writable_slots` are arrays of buffers' numbers (Buffer.slot,

@@ -50,20 +50,19 @@ impl<B: Lease> Ring<B> {
         readable: [B; R],
         writable: [B; W],
     ) -> Result<Token, Refused<B, R, W>> {
-        // The common ring has no tables and is little-endian: one question, asked here, spares two below.
-        if !self.plain {
+        // The common chain goes into the table of a little-endian ring: one question, asked here, spares two below, and
+        // the one whether there is room.
+        let parts = (R.wrapping_add(W) & 0xffff) as u32;
+        if self.inflight.free() < self.direct_from.max(parts) {
             return self.add_otherwise(readable, writable);
         }
-        let parts = (R.wrapping_add(W) & 0xffff) as u32;
         match Self::admit(&readable, &writable) {
-            Some(chain) if self.inflight.free() >= parts => {
-                Ok(self.fill_ring(ByteOrder::Little, chain, readable, writable))
-            }
-            _ => Err(self.refuse(readable, writable)),
+            Some(chain) => Ok(self.fill_ring(ByteOrder::Little, chain, readable, writable)),
+            None => Err(self.refuse(readable, writable)),
         }
     }
 
-    /// The same for rings with indirect tables, and for big-endian ones.
+    /// The same for chains that go into tables of their own, for big-endian rings, and where there is no room.
     #[inline(never)]
     fn add_otherwise<const R: usize, const W: usize>(
         &mut self,

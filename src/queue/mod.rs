@@ -117,6 +117,10 @@ pub struct RingConfig {
     pub event_idx: bool,
     /// Whether INDIRECT_DESC was negotiated and is to be used.
     pub indirect: bool,
+    /// With `indirect`: [`Ring::add`] uses a table only while fewer descriptors than this are free. A chain in the ring's
+    /// own table saves the device a cache line; one in a table of its own saves descriptors, which counts when they get
+    /// rare. 65,535, where every chain of several buffers uses one, is what [`RingConfig::new`] sets.
+    pub direct_from: u16,
     /// Tables for chains of more than 8 buffers, each of the queue's size: 0 or a power of two.
     pub large_tables: u16,
     /// How free descriptors are handed out.
@@ -140,6 +144,7 @@ impl RingConfig {
             barrier: Barrier::Cpu,
             event_idx: false,
             indirect: false,
+            direct_from: u16::MAX,
             large_tables: 0,
             slots: SlotOrder::FreeList,
             strict: false,

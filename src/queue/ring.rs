@@ -50,8 +50,9 @@ pub struct Ring<B: Lease> {
     pub(super) queue: u16,
     pub(super) size: u16,
     pub(super) indirect: bool,
-    /// Little-endian and without tables: what nearly every ring is.
-    pub(super) plain: bool,
+    /// A chain goes into the ring's own table while so many descriptors are free: without tables always, in big-endian
+    /// rings, which are rare, by another way.
+    pub(super) direct_from: u32,
     strict: bool,
     broken: Option<Violation>,
     /// Chains that ended by a reset.
@@ -87,7 +88,12 @@ impl<B: Lease> Ring<B> {
             queue: config.queue,
             size: config.size,
             indirect: config.indirect,
-            plain: !config.indirect && config.order == ByteOrder::Little,
+            direct_from: match (config.order, config.indirect) {
+                (ByteOrder::Big, _) => u32::MAX,
+                (ByteOrder::Little, false) => 0,
+                // No ring has so many descriptors as the largest number.
+                (ByteOrder::Little, true) => config.direct_from.into(),
+            },
             strict: config.strict,
             broken: None,
             ended: 0,
@@ -150,18 +156,34 @@ impl<B: Lease> Ring<B> {
     /// to send, if the device wants one (VIRTIO 1.4 §2.7.13.3, §2.7.13.4).
     #[inline(always)]
     pub fn publish(&mut self) -> Option<Notification> {
-        let count = self.split.unpublished();
-        if count == 0 {
+        if !self.split.owes_question() {
             return None;
         }
-        if !self.used_before {
-            self.first_publish();
-        }
+        self.count_shown();
         let kick = self.split.publish();
-        self.counters.added = self.counters.added.wrapping_add(u64::from(count));
         let counter = if kick { &mut self.counters.kicks } else { &mut self.counters.kicks_saved };
         *counter = counter.wrapping_add(1);
         kick.then(|| self.notification())
+    }
+
+    /// Shows all chains that were added to the device, without a look at whether it wants to be notified: one that is
+    /// awake begins while more are added. A [`Ring::publish`] has to follow, and speaks for these chains as well.
+    #[inline(always)]
+    pub fn show(&mut self) {
+        if self.split.unpublished() != 0 {
+            self.count_shown();
+            self.split.show();
+        }
+    }
+
+    /// Before chains are shown.
+    #[inline(always)]
+    fn count_shown(&mut self) {
+        let count = self.split.unpublished();
+        if !self.used_before {
+            self.first_publish();
+        }
+        self.counters.added = self.counters.added.wrapping_add(u64::from(count));
     }
 
     /// The available index as the next [`Ring::publish`] will show it.

@@ -81,6 +81,8 @@ pub(super) struct Split {
     next: u16,
     /// What `avail.idx` holds.
     published: u16,
+    /// What it held when the device was last asked whether it wants to be notified.
+    asked: u16,
     /// Number of used elements taken.
     last_used: u16,
     /// Used elements that were there before any chain was published, and belong to none.
@@ -118,6 +120,7 @@ impl Split {
             avail_event: field(device, after(4, 8))?,
             next: 0,
             published: 0,
+            asked: 0,
             last_used: 0,
             early: 0,
             seen_used: 0,
@@ -130,6 +133,7 @@ impl Split {
     #[cfg(loom)]
     pub(super) fn start_at(&mut self, index: u16) {
         (self.next, self.published, self.last_used, self.seen_used) = (index, index, index, index);
+        self.asked = index;
         self.avail_idx.store(0, self.order.u16(index), Relaxed);
         self.used_idx.store(0, self.order.u16(index), Relaxed);
         self.arm_event();
@@ -188,16 +192,35 @@ impl Split {
         suppress::span(self.last_used.wrapping_sub(self.early), self.published)
     }
 
-    /// Shows all added chains to the device and decides whether it wants a notification (§2.7.13.3, .4).
+    /// Whether there are chains for which the device was not asked whether it wants to be notified.
     #[inline(always)]
-    pub(super) fn publish(&mut self) -> bool {
-        let (old, new) = (self.published, self.next);
+    pub(super) fn owes_question(&self) -> bool {
+        self.asked != self.next
+    }
+
+    /// Shows all added chains to the device. Whether it is to be notified is for [`Split::publish`] to decide.
+    #[inline(always)]
+    pub(super) fn show(&mut self) {
         self.barrier.before_store();
         // Release: table and ring entries before `idx`; pairs with the device's acquire of `idx`
         // (§2.7.13.3.1). tests/loom_publish.rs dies without it (PublishRelaxed).
         let order = if mutant!(PublishRelaxed) { Relaxed } else { Release };
-        self.avail_idx.store(0, self.order.u16(new), order);
-        self.published = new;
+        self.avail_idx.store(0, self.order.u16(self.next), order);
+        self.published = self.next;
+        if mutant!(ShowForgets) {
+            self.asked = self.next;
+        }
+    }
+
+    /// Shows all added chains to the device and decides whether it wants a notification (§2.7.13.3, .4): for all since
+    /// the last decision, also those that were shown before.
+    #[inline(always)]
+    pub(super) fn publish(&mut self) -> bool {
+        let (old, new) = (self.asked, self.next);
+        if self.published != new {
+            self.show();
+        }
+        self.asked = new;
         // Full fence: our store of `idx` against our load of the device's wish; the device does the mirror
         // image, stores its wish and then loads `idx` (§2.7.13.4.1). Without it both may read the old value
         // and sleep for ever: tests/loom_kick.rs dies (NoKickFence).

@@ -41,13 +41,14 @@ impl DeviceRing {
     /// looks at no payload; answers how many chains they were. Nothing is kept of a chain but that number: for devices
     /// that must not be what a benchmark measures. Indirect tables are refused.
     pub fn use_all(&mut self) -> core::result::Result<u32, DriverFault> {
-        let mut count = 0u32;
-        while let Some(head) = self.pop_head()? {
+        // One look: for what comes later there is another notification.
+        let count = self.look()?;
+        for _ in 0..count {
+            let Some(head) = self.pop_head()? else { break };
             let len = self.writable_bytes(head)?;
             self.push_used(head, len);
-            count = count.wrapping_add(1);
         }
-        Ok(count)
+        Ok(count.into())
     }
 
     /// Device-writable bytes of the chain at `head`, by the rules of [`DeviceRing::pop`].

@@ -60,6 +60,8 @@ pub(super) struct Queue {
     pub(super) parked: Option<DeviceChain>,
     /// A chain that is used up, for its memory.
     pub(super) spare: DeviceChain,
+    /// Whether the ring was set up without what makes serving it longer.
+    pub(super) plain: bool,
     /// Chains used since the queue was enabled.
     pub(super) used: u64,
     /// Where the ring goes on, in a place where a driver can say so.

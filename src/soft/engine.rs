@@ -131,11 +131,8 @@ impl Core {
         if !self.plain || self.status & live.bits() != Status::DRIVER_OK.bits() {
             return Ok(false);
         }
-        let other = Features::INDIRECT_DESC | Features::EVENT_IDX | Features::NOTIF_CONFIG_DATA;
-        if self.accepted().intersects(other) {
-            return Ok(false);
-        }
-        let Some(queue) = self.queues.get_mut(usize::from(index)) else { return Ok(false) };
+        let queue = self.queues.get_mut(usize::from(index)).filter(|queue| queue.plain);
+        let Some(queue) = queue else { return Ok(false) };
         let Some(ring) = &mut queue.ring else { return Ok(false) };
         self.plain_rings = self.plain_rings.wrapping_add(1);
         let ring = ring.ring_mut();
@@ -179,6 +176,8 @@ impl Core {
         match made {
             Ok((ring, ranges)) => {
                 queue.ranges = ranges;
+                let longer = Features::INDIRECT_DESC | Features::EVENT_IDX | Features::NOTIF_CONFIG_DATA;
+                queue.plain = !accepted.intersects(longer);
                 let mut ring = LyingRing::new(ring, None);
                 for lie in self.script.iter() {
                     if let DeviceLie::Ring { queue, chain, lie } = lie

@@ -6,6 +6,7 @@ mod driver_common;
 
 mod answers;
 mod config;
+mod pipe;
 mod requests;
 mod submit;
 mod threads;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use virtio_benches::cpu::{model, pin, two_cores};
 use virtio_benches::vhost::measure::{Client, QUEUE, rate};
-use virtio_benches::vhost::ours::{Batches, Calls, Driven, Submitted};
+use virtio_benches::vhost::ours::{Batches, Calls, Driven, Piped, Submitted};
 use virtio_benches::vhost::peer::VirtioDriver;
 use virtio_benches::vhost::python::Worker;
 use virtio_benches::vhost::rows::{On, Series, Who, json, series, text};
@@ -80,7 +80,7 @@ fn run(asked: &Asked) -> Result<()> {
     let qemu = qemu(&scratch, device)?;
     pin(driver);
     let mut series = series();
-    series.retain(|s| s.who.name().contains(&asked.only));
+    series.retain(|s| s.label().contains(&asked.only));
     for s in series.iter_mut().filter(|s| s.on == On::Qemu && qemu.is_none()) {
         s.missing = Some("there is no qemu-storage-daemon: install qemu-system-common".to_owned());
     }
@@ -135,6 +135,7 @@ fn figure(s: &Series, path: &str, time: Duration, workers: &mut Workers) -> Resu
     }
     match s.who {
         Who::VirtioDriver => of(VirtioDriver::open(path, s.depth), time),
+        Who::OursPiped => of(Piped::open(path, s.depth), time),
         Who::OursSubmitted => of(Submitted::open(path, s.depth), time),
         Who::OursMany => of(Batches::open(path, s.depth), time),
         Who::OursInto => of(Calls::open(path, false), time),

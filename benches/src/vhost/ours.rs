@@ -2,7 +2,7 @@
 
 use virtio::Result;
 use virtio::device::{Queue, QueueConfig};
-use virtio::drivers::block::{Answer, Done, Submitter};
+use virtio::drivers::block::{Answer, Done, Pipe, Submitter};
 use virtio::drivers::{Block, BlockOptions};
 use virtio::features::Features;
 use virtio::mem::pool::{DmaBuf, DmaPool};
@@ -145,6 +145,63 @@ impl Drop for Submitted {
     }
 }
 
+/// A pipe with `depth` requests under way.
+pub struct Piped {
+    pipe: Pipe,
+    offsets: Offsets,
+    depth: usize,
+    free: Vec<DmaBuf>,
+}
+
+impl Piped {
+    /// # Errors
+    /// As [`Block::open`].
+    pub fn open(path: &str, depth: u32) -> Result<Self> {
+        let pipe = open(path)?.into_pipes()?.remove(0);
+        let pool = pipe.device().pool(depth, BLOCK as u32)?;
+        let free = (0..depth).map(|_| pool.take()).collect::<Result<_>>()?;
+        Ok(Self { pipe, offsets: Offsets::default(), depth: depth as usize, free })
+    }
+
+    #[inline(always)]
+    fn submit(&mut self) {
+        for tag in 0..self.free.len() as u64 {
+            let buf = self.free.pop().expect("as many as were counted");
+            self.pipe.read(self.offsets.draw(), buf, tag).expect("a queue of 512 has room");
+        }
+        self.pipe.send().expect("a device that is there");
+    }
+
+    #[inline(always)]
+    fn take(&mut self) -> u64 {
+        let mut taken = 0;
+        while let Some(done) = self.pipe.take().expect("an honest device") {
+            self.free.extend(done.outcome.expect("a read"));
+            taken += 1;
+        }
+        taken
+    }
+}
+
+impl Client for Piped {
+    fn turn(&mut self, requests: u64) -> u64 {
+        let mut made = 0;
+        while made < requests {
+            self.submit();
+            made += self.take();
+        }
+        made
+    }
+}
+
+impl Drop for Piped {
+    fn drop(&mut self) {
+        while self.free.len() < self.depth {
+            self.take();
+        }
+    }
+}
+
 /// A queue that the caller drives, requests and all.
 pub struct Driven {
     queue: Queue<DmaBuf>,
@@ -163,7 +220,7 @@ impl Driven {
         device.negotiate(Features::EVENT_IDX, Features::VERSION_1)?;
         let mut queue = device.take_queue(0, QueueConfig::size(QUEUE))?;
         device.start()?;
-        let (headers, statuses) = (device.pool(depth, 64)?, device.pool(depth, 64)?);
+        let (headers, statuses) = (device.pool(depth, 16)?, device.pool(depth, 1)?);
         let data = device.pool(depth, BLOCK as u32)?;
         let part = |pool: &DmaPool, len: u32| -> Result<DmaBuf> {
             let mut buf = pool.take()?;

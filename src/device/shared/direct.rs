@@ -62,17 +62,21 @@ impl<L: Lane> Shared<L> {
     pub fn try_wait(&self, token: Token) -> Result<Option<Done>> {
         let mut state = self.open()?;
         if state.is_alone() {
+            let mut other = None;
             let popped = state.lane.pop_with(|completion| {
                 if completion.token() == token {
-                    Ok(Done::take(completion))
-                } else {
-                    Err(Used::take(completion))
+                    return Some(completion.written());
                 }
-            })?;
+                other = Some(Used::take(completion));
+                None
+            });
             match popped {
-                Some(Ok(done)) => return Ok(Some(done)),
-                Some(Err(other)) => state.store(other.token, Ok(other)),
-                None => {}
+                Ok(Some(Some(written))) => return Ok(Some(Done { token, written })),
+                Ok(_) => {}
+                Err(error) => return Err(error),
+            }
+            if let Some(other) = other {
+                state.store(other.token, Ok(other));
             }
         }
         self.look_for(state, token)

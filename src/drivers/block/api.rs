@@ -217,7 +217,7 @@ impl Block {
     }
 
     /// Looks for a changed configuration, if that is long ago.
-    fn look(&self) -> Result<()> {
+    pub(super) fn look(&self) -> Result<()> {
         let now = u64::try_from(self.made.elapsed().as_micros()).unwrap_or(u64::MAX);
         if now.saturating_sub(self.looked.load(Ordering::Relaxed)) < LOOK_EVERY {
             return Ok(());

@@ -17,8 +17,11 @@ use crate::spec::ByteOrder;
 use crate::spec::device::block::request::{Header, STATUS_SIZE};
 use crate::{Error, Result};
 
-/// Bytes from one header or status to the next: a cache line, since device and driver write at the same time.
-const LINE: u32 = 64;
+/// Bytes from one header, or status, to the next: side by side. The device writes the statuses of a batch, and the
+/// driver reads them and writes them anew, for the price of one line; with a line to each, every request would move one
+/// between the two three times.
+const HEADER_STRIDE: u32 = Header::SIZE as u32;
+const STATUS_STRIDE: u32 = STATUS_SIZE as u32;
 /// Bytes of the buffers for small requests: many of those are in flight at a time.
 const SMALL: u32 = 4096;
 /// Most of them.
@@ -73,8 +76,8 @@ impl Stocks {
         let one = u32::from(make.shape.segments(make.shape.request));
         let small = size.min(MOST_SMALL).min(make.window.div_ceil(SMALL));
         Ok(Self {
-            headers: Stock::new(device, size, LINE)?,
-            statuses: Stock::new(device, size, LINE)?,
+            headers: Stock::new(device, size, HEADER_STRIDE)?,
+            statuses: Stock::new(device, size, STATUS_STRIDE)?,
             small: (segment > SMALL && small > count)
                 .then(|| Stock::new(device, small, SMALL))
                 .transpose()?,
@@ -226,6 +229,12 @@ impl Lane {
             legacy: device.transport().legacy(),
             call: 0,
         })
+    }
+
+    /// The queue, and the headers and statuses that are not in flight.
+    pub(super) fn take_apart(self) -> (Queue<DmaBuf>, Vec<DmaBuf>, Vec<DmaBuf>) {
+        let Stocks { headers, statuses, .. } = self.stocks;
+        (self.queue, headers.free, statuses.free)
     }
 
     /// Life of the device that the queue belongs to.

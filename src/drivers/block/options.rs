@@ -58,7 +58,7 @@ impl BlockOptions {
     /// How each queue is wished for.
     pub(super) fn queue(&self) -> QueueConfig {
         let mut wish = QueueConfig { interrupts: self.interrupts, ..QueueConfig::default() };
-        wish.size = self.queue_size;
+        (wish.size, wish.direct_first) = (self.queue_size, true);
         wish
     }
 }

@@ -31,8 +31,8 @@ type Given<'a, 'py> = [Option<Borrowed<'a, 'py, PyAny>>; MOST];
 struct Method {
     /// PyO3's.
     usual: Py<PyAny>,
-    /// Names of the parameters, interned.
-    names: [Option<Py<PyString>>; MOST],
+    /// Where the interned names of the parameters are, which are kept for ever; 0 where there are no more.
+    names: [usize; MOST],
 }
 
 /// A method of [`Queue`] that is called often.
@@ -106,7 +106,8 @@ fn install_one<M: Quick>(py: Python<'_>) -> PyResult<()> {
     let signature: String = usual.getattr("__text_signature__")?.extract()?;
     let text: String = usual.getattr("__doc__")?.extract()?;
     let text = CString::new(format!("{name}{signature}\n--\n\n{text}"))?;
-    let names = M::PARAMETERS.map(|name| name.map(|name| PyString::intern(py, name).unbind()));
+    let interned = |name: &str| PyString::intern(py, name).into_ptr().addr();
+    let names = M::PARAMETERS.map(|name| name.map_or(0, interned));
     if M::method().set(py, Method { usual: usual.unbind(), names }).is_err() {
         return Ok(());
     }
@@ -141,9 +142,7 @@ impl<'a, 'py> Arguments<'a, 'py> {
     #[inline]
     unsafe fn value(&self, at: usize) -> Borrowed<'a, 'py, PyAny> {
         // SAFETY: there are more than `at` of them, by the caller's word.
-        let place = unsafe { self.values.add(at) };
-        // SAFETY: CPython gives that many, which nobody changes during the call.
-        let value = unsafe { place.read() };
+        let value = unsafe { self.values.wrapping_add(at).read() };
         // SAFETY: an object that the caller of the method holds for the length of the call.
         unsafe { Borrowed::from_ptr(self.of.py(), value) }
     }
@@ -162,16 +161,15 @@ impl<'a, 'py> Arguments<'a, 'py> {
     fn arrange(&self, method: &Method) -> Option<Given<'a, 'py>> {
         let mut given: Given<'a, 'py> = [None; MOST];
         for at in 0..self.positional {
-            method.names.get(at)?.as_ref()?;
+            method.names.get(at).filter(|&&name| name != 0)?;
             // SAFETY: one of the positional ones.
             *given.get_mut(at)? = Some(unsafe { self.value(at) });
         }
         for at in 0..self.keywords() {
             // SAFETY: inside the tuple; its items are the caller's.
             let keyword = unsafe { ffi::PyTuple_GetItem(self.keywords, at as ffi::Py_ssize_t) };
-            let is_it =
-                |name: &Option<Py<PyString>>| name.as_ref().is_some_and(|name| name.as_ptr() == keyword);
-            let place = given.get_mut(method.names.iter().position(is_it)?)?;
+            let mut places = method.names.iter().zip(&mut given);
+            let (_, place) = places.find(|(name, _)| **name == keyword.addr())?;
             // SAFETY: each keyword has its value after the positional ones.
             let value = unsafe { self.value(self.positional.wrapping_add(at)) };
             if place.replace(value).is_some() {
@@ -207,7 +205,11 @@ fn call<'py, M: Quick>(arguments: Arguments<'_, 'py>) -> PyResult<Bound<'py, PyA
     let nothing = || PyRuntimeError::new_err("the method was not installed");
     let method = M::method().get(py).ok_or_else(nothing)?;
     match arguments.arrange(method) {
-        Some(given) => M::call(arguments.of.cast::<Queue>()?.get(), py, given),
+        Some(given) => {
+            // SAFETY: the method is one of this class, and CPython has looked whether the object is of it.
+            let queue = unsafe { arguments.of.cast_unchecked::<Queue>() };
+            M::call(queue.get(), py, given)
+        }
         None => arguments.as_usual(method),
     }
 }

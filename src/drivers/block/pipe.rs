@@ -1,0 +1,412 @@
+//! A request queue for one thread alone: what is left of a call when nothing is shared, copied or waited for.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use std::sync::PoisonError;
+
+use super::api::Block;
+use super::many::TOO_LONG;
+use super::split::SECTOR;
+use super::verdict::{UNWRITTEN, verdict};
+use crate::device::{Device, Queue};
+use crate::event::Deadline;
+use crate::features::Features;
+use crate::mem::pool::DmaBuf;
+use crate::queue::{Counters, Token};
+use crate::spec::ByteOrder;
+use crate::spec::device::block::feature;
+use crate::spec::device::block::request::{Header, RequestType, STATUS_SIZE};
+use crate::{Error, Result};
+
+/// Requests between two times that the device is shown what was added: it begins while more is added, and neither end
+/// waits for the other's batch to be complete.
+const SHOW_EVERY: u32 = 8;
+/// Batches between two looks at the clock, for one at the configuration.
+const LOOK_EVERY: u32 = 64;
+
+/// A request that has ended.
+#[derive(Debug)]
+pub struct Finished {
+    /// What was given with the request.
+    pub tag: u64,
+    /// The buffer, where there was one and the request succeeded; else it went back to its pool.
+    ///
+    /// [`Error::Request`], [`Error::ShortReply`] as the device answered; [`Error::Indeterminate`] where it ended without
+    /// an answer.
+    pub outcome: Result<Option<DmaBuf>>,
+}
+
+/// Header and status of a request that is not in flight.
+#[derive(Debug)]
+struct Frame {
+    header: DmaBuf,
+    status: DmaBuf,
+}
+
+/// A request in flight.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    token: Token,
+    tag: u64,
+}
+
+/// One request queue of a block device, for one thread: any number of requests under way, each with a buffer of the
+/// device's own memory ([`Device::pool`]), without a lock, a copy or an allocation. The fastest way to a device:
+/// [`Block::into_pipes`] makes one for each queue.
+///
+/// A request is added ([`Pipe::read`], [`Pipe::write`], [`Pipe::flush`]) with a number of the caller's, sent to the
+/// device with all that were added before it ([`Pipe::send`]; the device may begin earlier), and taken when it has ended ([`Pipe::take`], or
+/// [`Pipe::wait`]). A refused request's buffer goes back to its pool. Requests end in any order. A pipe that is dropped
+/// ends the use of its queue: what is in flight stays the device's until its next reset.
+///
+/// ```
+/// use virtio::drivers::{Block, BlockOptions};
+/// use virtio::event::Deadline;
+///
+/// # #[cfg(feature = "soft")] {
+/// let disk = Block::open("soft:block?size=1M", BlockOptions::default())?;
+/// let mut pipe = disk.into_pipes()?.remove(0);
+/// let pool = pipe.device().pool(8, 4096)?;
+/// for number in 0..8 {
+///     pipe.read(number * 4096, pool.take()?, number)?;
+/// }
+/// pipe.send()?;
+/// while pipe.under_way() != 0 {
+///     let done = pipe.wait(Deadline::never())?;
+///     assert_eq!(done.outcome?.map(|buf| buf.len()), Some(4096));
+/// }
+/// # }
+/// # Ok::<(), virtio::Error>(())
+/// ```
+pub struct Pipe {
+    // Before the device: what is in flight then goes to its quarantine, which its reset empties.
+    queue: Queue<DmaBuf>,
+    books: Books,
+    /// Requests since the device was last asked whether it wants to be notified.
+    hidden: u32,
+    /// Batches since the last look at the clock.
+    batches: u32,
+    /// Size of the device as last seen, in bytes.
+    size: u64,
+    /// Memory that the device reaches.
+    space: u64,
+    order: ByteOrder,
+    block: Arc<Block>,
+}
+
+/// Which requests are under way, and what others are made of.
+#[derive(Debug)]
+struct Books {
+    frames: Vec<Frame>,
+    /// By the descriptor that heads the chain.
+    entries: Box<[Option<Entry>]>,
+    under_way: u32,
+    legacy: bool,
+}
+
+impl Block {
+    /// Makes it one pipe for each of its queues: a thread each is the fastest way to use a device.
+    ///
+    /// # Errors
+    /// [`Error::Misuse`] for one that was opened to be retried: a pipe tells of the back-end's end, and does not
+    /// bring it back.
+    pub fn into_pipes(mut self) -> Result<Vec<Pipe>> {
+        if self.rescue.retries() {
+            let what =
+                "a device that is taken up again by itself has no pipes: open it without `Reconnect::Retry`";
+            return Err(Error::Misuse { what });
+        }
+        let lanes = core::mem::take(&mut self.lanes);
+        let block = Arc::new(self);
+        let pipe = |lane: crate::sync::Mutex<super::lane::Lane>| {
+            let lane = lane.into_inner().unwrap_or_else(PoisonError::into_inner);
+            Pipe::new(lane.take_apart(), Arc::clone(&block))
+        };
+        Ok(lanes.into_iter().map(pipe).collect())
+    }
+}
+
+impl Pipe {
+    fn new(
+        (mut queue, headers, statuses): (Queue<DmaBuf>, Vec<DmaBuf>, Vec<DmaBuf>),
+        block: Arc<Block>,
+    ) -> Self {
+        queue.disable_interrupts();
+        let frame = |(header, status)| Frame { header, status };
+        let books = Books {
+            frames: headers.into_iter().zip(statuses).map(frame).collect(),
+            entries: (0..queue.size()).map(|_| None).collect(),
+            under_way: 0,
+            legacy: block.device().transport().legacy(),
+        };
+        Self {
+            queue,
+            books,
+            hidden: 0,
+            batches: 0,
+            size: block.size(),
+            space: block.device().memory().id(),
+            order: block.device().transport().byte_order(),
+            block,
+        }
+    }
+
+    /// Requests that were added and not taken.
+    pub fn under_way(&self) -> u32 {
+        self.books.under_way
+    }
+
+    /// Whether another request would find room now.
+    #[inline]
+    pub fn has_room(&self) -> bool {
+        !self.books.frames.is_empty() && self.queue.has_room(3)
+    }
+
+    /// Adds a read into `buf`, as many bytes as it is long, from `offset` on.
+    ///
+    /// # Errors
+    /// [`Error::QueueFull`] until requests are taken; else as [`Block::read_into`].
+    #[inline]
+    pub fn read(&mut self, offset: u64, buf: DmaBuf, tag: u64) -> Result<()> {
+        let sector = self.check(offset, &buf)?;
+        self.add(RequestType::IN, sector, Some(buf), tag)
+    }
+
+    /// Adds a write of `buf` to `offset`. [`Error::ReadOnly`] for a read-only device; else as [`Pipe::read`].
+    #[inline]
+    pub fn write(&mut self, offset: u64, buf: DmaBuf, tag: u64) -> Result<()> {
+        if self.block.read_only() {
+            return self.block.located(Err(Error::ReadOnly));
+        }
+        let sector = self.check(offset, &buf)?;
+        self.add(RequestType::OUT, sector, Some(buf), tag)
+    }
+
+    /// Adds a flush: makes all writes that were taken before permanent. [`Error::Unsupported`] without FLUSH, where
+    /// there is nothing to be flushed as far as is known ([`Block::flush`]).
+    pub fn flush(&mut self, tag: u64) -> Result<()> {
+        if !self.block.features.has(feature::FLUSH) {
+            return self.block.located(Err(Error::Unsupported { what: "the device knows no flush" }));
+        }
+        self.add(RequestType::FLUSH, 0, None, tag)
+    }
+
+    /// First sector of an access that lies on the device, by a buffer that it reaches.
+    #[inline]
+    fn check(&mut self, offset: u64, buf: &DmaBuf) -> Result<u64> {
+        let len = u64::from(buf.len());
+        let whole = (offset | len).is_multiple_of(SECTOR) && len != 0;
+        let inside = offset.checked_add(len).is_some_and(|end| end <= self.size);
+        if !whole || !inside || buf.len() > self.block.size_max || buf.space_id() != self.space {
+            return self.check_again(offset, buf);
+        }
+        Ok(offset.checked_div(SECTOR).unwrap_or(0))
+    }
+
+    /// The same with a look at the device, which may have grown, and what is wrong.
+    #[cold]
+    fn check_again(&mut self, offset: u64, buf: &DmaBuf) -> Result<u64> {
+        let len = u64::from(buf.len());
+        let checked = match buf.len() {
+            0 => Err(Error::Misuse { what: "a buffer for a block device is not empty" }),
+            len if len > self.block.size_max => Err(TOO_LONG),
+            _ if buf.space_id() != self.space => Err(Error::NotMapped { addr: buf.device_addr(), len }),
+            _ => self.block.check(offset, len),
+        };
+        self.size = self.block.size();
+        self.block.located(checked)
+    }
+
+    #[inline]
+    fn add(&mut self, request_type: RequestType, sector: u64, data: Option<DmaBuf>, tag: u64) -> Result<()> {
+        let parts = 3;
+        let Some(frame) = self.books.frames.pop_if(|_| self.queue.has_room(parts)) else {
+            return self.no_room();
+        };
+        let Frame { header, status } = frame;
+        header.write(0, &Header { request_type, reserved: 0, sector }.encode(self.order))?;
+        status.write(0, &[UNWRITTEN])?;
+        let added = match data {
+            Some(data) if request_type == RequestType::IN => self.queue.add([header], [data, status]),
+            Some(data) => self.queue.add([header, data], [status]),
+            None => self.queue.add([header], [status]),
+        };
+        let token = match added {
+            Ok(token) => token,
+            Err(error) => return self.block.located(Err(error)),
+        };
+        if let Some(entry) = self.books.entries.get_mut(usize::from(token.slot())) {
+            *entry = Some(Entry { token, tag });
+        }
+        self.books.under_way = self.books.under_way.wrapping_add(1);
+        self.hidden = self.hidden.wrapping_add(1);
+        if self.hidden.is_multiple_of(SHOW_EVERY) {
+            // What is wrong with the device is told by the next call: this request is under way.
+            let _ = self.queue.show();
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn no_room(&self) -> Result<()> {
+        // What became of the device says more.
+        let free = self.books.frames.len().try_into().unwrap_or(u32::MAX);
+        let full = Error::QueueFull { queue: self.queue.index(), need: 3, free };
+        self.block.located(self.queue.check().and(Err(full)))
+    }
+
+    /// Shows the device all that was added, and notifies it if it wants that.
+    #[inline]
+    pub fn send(&mut self) -> Result<()> {
+        if self.hidden == 0 {
+            return Ok(());
+        }
+        self.hidden = 0;
+        self.batches = self.batches.wrapping_add(1);
+        if self.batches.is_multiple_of(LOOK_EVERY) {
+            self.look()?;
+        }
+        match self.queue.notify() {
+            Ok(()) => Ok(()),
+            error => self.block.located(error),
+        }
+    }
+
+    #[cold]
+    fn look(&mut self) -> Result<()> {
+        self.block.located(self.block.look())?;
+        self.size = self.block.size();
+        Ok(())
+    }
+
+    /// Takes a request that has ended, if there is one.
+    ///
+    /// # Errors
+    /// What became of the device, after each of its requests has ended: as [`Queue::pop`].
+    #[inline]
+    pub fn take(&mut self) -> Result<Option<Finished>> {
+        loop {
+            let Self { queue, books, .. } = self;
+            let taken = queue.pop_with(|mut used| {
+                let (token, written, capacity) = (used.token(), used.written(), used.capacity());
+                let bufs = match used.len() {
+                    3 => used.take_array(),
+                    _ => {
+                        let [header, status] = used.take_array();
+                        [header, None, status]
+                    }
+                };
+                drop(used);
+                books.finish(token, bufs, written, capacity)
+            });
+            match taken {
+                Ok(Some(Some(finished))) => return Ok(Some(finished)),
+                // The late answer to a call that was made before there was a pipe.
+                Ok(Some(None)) => {}
+                Ok(None) => return Ok(None),
+                Err(error) => {
+                    if let Some(finished) = self.ended(error)? {
+                        return Ok(Some(finished));
+                    }
+                }
+            }
+        }
+    }
+
+    /// A request that ended with the device is told of once.
+    #[cold]
+    fn ended(&mut self, error: Error) -> Result<Option<Finished>> {
+        let Error::Indeterminate { token } = error else { return self.block.located(Err(error)) };
+        let Some(Entry { tag, .. }) = self.books.close(Token::from_raw(token)) else { return Ok(None) };
+        Ok(Some(Finished { tag, outcome: self.block.located(Err(error)) }))
+    }
+
+    /// Shows the device what was added, and waits until a request has ended: spinning, then asleep.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`] at the deadline: the requests stay in flight. [`Error::Misuse`] where none is under way.
+    /// Else as [`Pipe::take`].
+    pub fn wait(&mut self, deadline: Deadline) -> Result<Finished> {
+        self.send()?;
+        loop {
+            if let Some(finished) = self.take()? {
+                return Ok(finished);
+            }
+            if self.books.under_way == 0 {
+                return Err(Error::Misuse { what: "no request is under way that could be waited for" });
+            }
+            let finished = match self.queue.get_with(deadline, || Ok(())) {
+                Ok(mut used) => {
+                    let bufs = match used.buffers().count() {
+                        3 => [0, 1, 2].map(|index| used.buffer(index)),
+                        _ => [used.buffer(0), None, used.buffer(1)],
+                    };
+                    self.books.finish(used.token, bufs, used.written, used.capacity)
+                }
+                Err(error) => self.ended(error)?,
+            };
+            if let Some(finished) = finished {
+                return Ok(finished);
+            }
+        }
+    }
+
+    /// The device behind it; its events are to be taken through [`Pipe::block`].
+    pub fn device(&self) -> &Device {
+        self.block.device()
+    }
+
+    /// The block device, for what it can tell of itself. It has no queue any more: calls that need one are refused.
+    pub fn block(&self) -> &Block {
+        &self.block
+    }
+
+    /// Features in use.
+    pub fn features(&self) -> Features {
+        self.block.features()
+    }
+
+    /// What the queue has counted.
+    pub fn counters(&self) -> Counters {
+        self.queue.counters()
+    }
+}
+
+impl Books {
+    /// The request of this token, if it is one of these; it is not in flight any more.
+    #[inline(always)]
+    fn close(&mut self, token: Token) -> Option<Entry> {
+        let entry = self.entries.get_mut(usize::from(token.slot())).and_then(Option::take);
+        let entry = entry.filter(|entry| entry.token == token)?;
+        self.under_way = self.under_way.wrapping_sub(1);
+        Some(entry)
+    }
+
+    /// Judges a request, and takes header and status back.
+    #[inline(always)]
+    fn finish(
+        &mut self,
+        token: Token,
+        [header, data, status]: [Option<DmaBuf>; 3],
+        written: u32,
+        capacity: u32,
+    ) -> Option<Finished> {
+        let Entry { tag, .. } = self.close(token)?;
+        let mut byte = [UNWRITTEN; STATUS_SIZE];
+        let read = status.as_ref().map_or(Ok(()), |status| status.read(0, &mut byte));
+        if let (Some(header), Some(status)) = (header, status) {
+            self.frames.push(Frame { header, status });
+        }
+        let [byte] = byte;
+        let judged = read.and_then(|()| verdict(self.legacy, byte, written, capacity));
+        Some(Finished { tag, outcome: judged.map(|()| data) })
+    }
+}
+
+impl fmt::Debug for Pipe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pipe({:?}, queue {}, {} under way)", self.block, self.queue.index(), self.under_way())
+    }
+}
