@@ -16,6 +16,7 @@ import pytest
 
 import virtio
 from virtio import testing
+from virtio.enums import Feature
 
 pytest_plugins = ["pytester"]
 
@@ -36,7 +37,7 @@ def test_each_type_is_served_behind_a_socket(tmp_path: Path) -> None:
     for kind in ("console", "net"):
         with testing.vhost_user(kind) as address, virtio.open(address) as dev:
             dev.negotiate()
-            assert virtio.enums.Feature.VERSION_1 in dev.features
+            assert Feature.VERSION_1 in dev.features
 
 
 @pytest.mark.parametrize("spin", [False, True])
