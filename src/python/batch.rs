@@ -60,7 +60,7 @@ impl<'py> Slots<'py> {
     }
 
     /// The only buffer of chain number `row`.
-    #[inline]
+    #[inline(always)]
     fn take_one(&self, row: usize, pools: &PoolList, flow: Flow) -> Result<DmaBuf> {
         let number = self.arrays.first().and_then(|array| array.get(row, 0)).unwrap_or(u64::MAX);
         let (memory, index) = slot(pools, number)?;

@@ -216,13 +216,27 @@ impl PoolList {
     }
 }
 
+/// Without a search where there is one pool.
+#[inline]
+fn find(list: &PoolList, number: u64) -> Option<(&Bank, u32)> {
+    let number = u32::try_from(number).ok()?;
+    let (first, bank) = match &list.banks[..] {
+        [only] => only,
+        banks => banks.get(banks.partition_point(|(first, _)| *first <= number).checked_sub(1)?)?,
+    };
+    Some((bank, number.checked_sub(*first)?))
+}
+
+#[cold]
+fn unknown() -> Error {
+    Error::Misuse { what: "no pool of this device has a buffer of this number" }
+}
+
 /// The bank and index of the buffer of this number.
 #[inline]
 pub(super) fn slot(list: &PoolList, number: u64) -> Result<(&Bank, u32)> {
-    let unknown = Error::Misuse { what: "no pool of this device has a buffer of this number" };
-    let Ok(number) = u32::try_from(number) else { return Err(unknown) };
-    let after = list.banks.partition_point(|(first, _)| *first <= number);
-    let found = after.checked_sub(1).and_then(|place| list.banks.get(place));
-    let (first, bank) = found.ok_or(unknown)?;
-    Ok((bank, number.wrapping_sub(*first)))
+    match find(list, number) {
+        Some(found) => Ok(found),
+        None => Err(unknown()),
+    }
 }
