@@ -150,7 +150,7 @@ pub struct Row {
 #[must_use]
 pub fn rows() -> Vec<Row> {
     use On::{Null, Qemu};
-    use Who::{OursInto, OursMany, OursPiped, Python, VirtioDriver};
+    use Who::{OursMany, OursPiped, Python, VirtioDriver};
     let row = |measure, ours, peer, must, aim| Row { measure, ours, peer, times: false, must, aim };
     vec![
         row("Rust, null device, depth 32", (OursPiped, Null, 32), (VirtioDriver, Null, 32), 1.2, 1.5),
@@ -159,7 +159,7 @@ pub fn rows() -> Vec<Row> {
             times: true,
             ..row(
                 "Rust, null device, depth 1, default waiting (time)",
-                (OursInto, Null, 1),
+                (OursPiped, Null, 1),
                 (VirtioDriver, Null, 1),
                 1.1,
                 0.9,
