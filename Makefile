@@ -54,6 +54,10 @@ bench-copy: ## bulk copies beside memcpy
 bench-vhost-user: ## block devices behind vhost-user: ours, its peers in Rust and Python, in one run (ARGS="--quick")
 	@tools/bench-vhost-user $(ARGS)
 
+.PHONY: bench-python
+bench-python: ## the Python face beside the same in Rust, a ring in plain Python, and os.pread
+	@tools/bench-python
+
 .PHONY: fmt
 fmt: ## format the Rust sources
 	cargo fmt

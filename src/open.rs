@@ -22,7 +22,8 @@ use crate::{Error, Result};
 /// | `server` | `on`, `off` (without it) | whether to wait at the path for the back-end to connect |
 /// | `size` | such as `64M` | `block`: the size of a device whose back-end does not tell its configuration |
 ///
-/// software devices, `soft:TYPE`, of the types `block`, `entropy`, `console` and `net`:
+/// software devices, `soft:TYPE`, of the types `block`, `entropy`, `console`, `net`, and `blank`, which gives all
+/// buffers back and does nothing:
 ///
 /// | parameter | values | meaning |
 /// |---|---|---|
@@ -241,6 +242,8 @@ mod software {
 
 #[cfg(feature = "python")]
 pub(crate) use software::builder;
+#[cfg(feature = "python")]
+pub(crate) use software::{behind_a_socket, null};
 
 #[cfg(feature = "soft")]
 mod software {
@@ -252,6 +255,8 @@ mod software {
     use crate::device::{Device, Options};
     use crate::features::Features;
     use crate::soft::{self, DeviceModel, Interface, Run, SoftDevice, SoftDeviceBuilder};
+    #[cfg(feature = "python")]
+    use crate::soft::{VhostUserDevice, VhostUserDeviceBuilder};
     use crate::spec::ByteOrder;
     use crate::spec::device::block::SECTOR_SIZE;
     use crate::transport::{PciInterface, open_mmio, open_pci};
@@ -330,15 +335,54 @@ mod software {
             }
             "console" => (&[], |_| Ok(Box::new(soft::Console::new(80, 25)))),
             "net" => (&[], |_| Ok(Box::new(soft::Net::new([0x52, 0x54, 0, 0, 0, 1])))),
+            "blank" => (&[], |_| Ok(Box::new(soft::Blank))),
             other => {
                 let why = alloc::format!(
-                    "no software device is a {other}; there are block, entropy, console and net"
+                    "no software device is a {other}; there are blank, block, entropy, console and net"
                 );
                 return Err(Error::NotFound { why: why.into() });
             }
         };
         address.check_keys(&[&COMMON, own].concat())?;
         make(address)
+    }
+
+    /// Features that the address says not to offer.
+    fn withheld(address: &Address) -> Result<Features> {
+        let mut withheld = Features::EMPTY;
+        for (key, feature) in [("event_idx", Features::EVENT_IDX), ("indirect", Features::INDIRECT_DESC)] {
+            if !address.flag(key)?.unwrap_or(true) {
+                withheld |= feature;
+            }
+        }
+        Ok(withheld)
+    }
+
+    /// A software device as its address describes it, to be put behind a socket, where it has no registers.
+    #[cfg(feature = "python")]
+    pub(crate) fn behind_a_socket(address: &Address) -> Result<VhostUserDeviceBuilder> {
+        if let Some(key) =
+            ["transport", "interface", "run", "endian"].iter().find(|key| address.get(key).is_some())
+        {
+            return Err(address.bad(alloc::format!("a device behind a socket has no {key}")));
+        }
+        Ok(VhostUserDevice::builder_boxed(model(address)?).withhold(withheld(address)?))
+    }
+
+    /// A block device that does nothing but complete, as an address describes it.
+    #[cfg(feature = "python")]
+    pub(crate) fn null(address: &Address) -> Result<soft::NullBlock> {
+        if address.place() != "block" {
+            return Err(address.bad("the null device is a block device"));
+        }
+        address.check_keys(&["size", "queues", "spin"])?;
+        let size = address.size("size")?.unwrap_or(USUAL_SIZE);
+        let sectors = size.checked_div(u64::from(SECTOR_SIZE)).unwrap_or(0);
+        let queues = address.number("queues")?.unwrap_or(1);
+        let queues = u16::try_from(queues).ok().filter(|queues| (1..=256).contains(queues));
+        let queues = queues.ok_or_else(|| address.bad("queues= is a number from 1 to 256"))?;
+        let spin = address.flag("spin")?.unwrap_or(false);
+        Ok(soft::NullBlock::new(sectors).with_queues(queues).spin(spin))
     }
 
     /// A software device as its address describes it, not yet built.
@@ -348,17 +392,11 @@ mod software {
         // One that is stepped has to be held by who steps it: there is no way to it through an address.
         let run = word(address, "run", &[("thread", Run::Thread), ("inline", Run::Inline)])?;
         let order = word(address, "endian", &[("little", ByteOrder::Little), ("big", ByteOrder::Big)])?;
-        let mut withheld = Features::EMPTY;
-        for (key, feature) in [("event_idx", Features::EVENT_IDX), ("indirect", Features::INDIRECT_DESC)] {
-            if !address.flag(key)?.unwrap_or(true) {
-                withheld |= feature;
-            }
-        }
         Ok(SoftDevice::builder_boxed(model)
             .interface(made)
             .run(run)
             .byte_order(order)
-            .withhold(withheld)
+            .withhold(withheld(address)?)
             .address(address.to_string()))
     }
 

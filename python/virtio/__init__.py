@@ -6,7 +6,6 @@
 32
 """
 
-from virtio import block
 from virtio._virtio import (
     Block,
     Buffer,
@@ -23,8 +22,6 @@ from virtio._virtio import (
     find,
     open,
 )
-from virtio._find import find_one
-from virtio.enums import DeviceType, Feature, Status
 from virtio.errors import (
     ClosedError,
     DeviceBusyError,
@@ -41,6 +38,29 @@ from virtio.errors import (
     VirtioError,
     VirtioTimeoutError,
 )
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from virtio import block
+    from virtio._find import find_one
+    from virtio.enums import DeviceType, Feature, Status
+else:
+    # Python's enum takes longer to import than all of this package: what needs it comes when it is asked for.
+    _LATE = {"DeviceType": "enums", "Feature": "enums", "Status": "enums", "find_one": "_find", "block": "block"}
+
+    def __getattr__(name):
+        if name not in _LATE:
+            raise AttributeError(f"module 'virtio' has no attribute {name!r}")
+        from importlib import import_module
+
+        module = import_module(f"virtio.{_LATE[name]}")
+        found = module if name == "block" else getattr(module, name)
+        globals()[name] = found
+        return found
+
+    def __dir__():
+        return sorted({*globals(), *__all__})
+
 
 __all__ = [
     "Block",

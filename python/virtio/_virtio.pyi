@@ -17,7 +17,7 @@ _Bits: TypeAlias = Features | int | Iterable[Features | int]
 _Buffers: TypeAlias = Buffer | Iterable[Buffer]
 _Arrays: TypeAlias = AnyBuffer | tuple[AnyBuffer, ...] | list[AnyBuffer]
 
-__all__ = ["Block", "Buffer", "Device", "DeviceInfo", "Entropy", "Events", "Features", "Found", "Lie", "Pool", "Queue", "Region", "Report", "Used", "_AsyncBlock", "_PoolIterator", "_Qemu", "_SoftDevice", "__version__", "_answers", "_lies", "_names", "_queues", "_rules", "_tables", "_transport", "find", "open"]
+__all__ = ["Block", "Buffer", "Device", "DeviceInfo", "Entropy", "Events", "Features", "Found", "Lie", "Pool", "Queue", "Region", "Report", "RingEnd", "Used", "_AsyncBlock", "_PoolIterator", "_Qemu", "_SoftDevice", "_VhostUserDevice", "__version__", "_answers", "_lies", "_names", "_queues", "_rules", "_tables", "_transport", "find", "open"]
 
 @final
 class Block:
@@ -46,6 +46,10 @@ class Block:
         ...
     def close(self) -> None:
         """Resets and closes the device: calls of other threads fail from then on. A second call does nothing."""
+        ...
+    @property
+    def counters(self) -> list[dict[str, int]]:
+        """What each of them has counted since it was set up, by name. Waits for a call that uses it."""
         ...
     def discard(self, offset: int, length: int) -> None:
         """Tells the device that a range is not needed any more."""
@@ -514,6 +518,27 @@ class Report:
         ...
 
 @final
+class RingEnd:
+    """The device's end of a split ring that lies in a region, without registers: for rings of one's own, and for what
+    they are measured beside. The ring has `size` descriptors and begins where the region does, with its table; `areas`
+    says where its available ring and its used ring begin, `ring_bytes` how long it is.
+    """
+    def __new__(cls, region: Region, size: int) -> Self: ...
+    @property
+    def areas(self) -> tuple[int, int]:
+        """Where the available ring and the used ring begin, in bytes from the region's start."""
+        ...
+    @property
+    def ring_bytes(self) -> int:
+        """Length of the ring in bytes."""
+        ...
+    def run(self) -> int:
+        """Uses every chain that waits, as if all its device-writable bytes had been written: what a device does when it
+        is notified. Answers how many chains they were; ProtocolError where one breaks a rule.
+        """
+        ...
+
+@final
 class Used:
     """A request that the device has done: its token, and how many bytes the device says it wrote."""
     def __eq__(self, value: object, /) -> bool: ...
@@ -725,6 +750,47 @@ class _SoftDevice:
         ...
     def unpublish(self) -> None:
         """The address leads nowhere from now on. Drivers that have the device keep it."""
+        ...
+
+@final
+class _VhostUserDevice:
+    """A software device behind a Unix socket, in a thread of this process."""
+    def __new__(
+        cls,
+        address: str,
+        path: str,
+        *,
+        null: bool = False,
+        checked: bool = True,
+        lies: list[Lie] = ...,
+    ) -> Self: ...
+    @property
+    def address(self) -> str:
+        """The address that opens it."""
+        ...
+    def be_honest(self) -> None:
+        """Tells no lie any more."""
+        ...
+    def change_config(self, offset: int, bytes: bytes) -> None:
+        """Changes the configuration space from `offset` on, with a message."""
+        ...
+    def close(self) -> None:
+        """Hangs up, and stops serving."""
+        ...
+    def connections(self) -> tuple[bool, int]:
+        """Whether a front-end is connected, and how many have been."""
+        ...
+    def error(self) -> BaseException | None:
+        """What ended the last connection that did not end in peace: an exception, or None."""
+        ...
+    def hang_up(self) -> None:
+        """Ends the connection that there is."""
+        ...
+    def report(self) -> Report:
+        """What the device did and saw."""
+        ...
+    def tell(self, lie: Lie) -> None:
+        """Tells a lie from now on."""
         ...
 
 __version__: str

@@ -87,7 +87,7 @@ class ClosedError(VirtioError, ValueError):
 
 
 class StaleTokenError(VirtioError, ValueError):
-    """The token is not in flight: it was taken already, or is another queue's."""
+    """The token is not in flight: it was taken already, is another queue's, or of before a reset."""
 
     token: int = 0
     """The token."""

@@ -45,7 +45,7 @@ impl Endpoint {
     }
 
     /// What is readable when somebody connects; `None` but in server mode.
-    #[cfg(feature = "soft")]
+    #[cfg(all(feature = "soft", not(loom)))]
     pub(crate) fn listener(&self) -> Option<Arc<OwnedFd>> {
         self.lock().clone()
     }

@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use super::used::Used;
 use crate::Result;
-use crate::queue::Token;
+use crate::queue::{Completion, Token};
 use crate::sync::Arc;
 
 /// A queue that a [`super::Shared`] can drive. [`super::Queue`] is one.
@@ -36,8 +36,12 @@ pub trait Lane: Send {
     fn publish(&mut self) -> Result<bool>;
     /// Whether to ring although the device did not ask for it.
     fn kick_again(&mut self) -> bool;
+    /// Takes a used buffer, and gives it to `take`.
+    fn pop_with<T>(&mut self, take: impl FnOnce(Completion<'_, Self::Buf>) -> T) -> Result<Option<T>>;
     /// Takes a used buffer.
-    fn pop(&mut self) -> Result<Option<Used<Self::Buf>>>;
+    fn pop(&mut self) -> Result<Option<Used<Self::Buf>>> {
+        self.pop_with(Used::take)
+    }
     /// Asks for an interrupt; answers whether there is something already. Leaves the event's signals alone: one of
     /// them may be [`Port::wake`]'s.
     fn arm(&mut self) -> Result<bool>;

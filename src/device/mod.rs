@@ -74,4 +74,4 @@ pub use queue::{DEFAULT_SPIN, Queue, QueuePort, SharedQueue};
 #[cfg(not(loom))]
 pub use setup::QueueConfig;
 pub use shared::Shared;
-pub use used::Used;
+pub use used::{Done, Used};

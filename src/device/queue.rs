@@ -1,12 +1,13 @@
 //! One virtqueue of a device: ring, doorbell, event and waiting.
 
 mod end;
+mod port;
 
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
-use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use core::sync::atomic::AtomicU32;
 use core::time::Duration;
 use std::os::fd::{AsFd, BorrowedFd};
 
@@ -22,6 +23,7 @@ use crate::mem::space::DmaSpace;
 use crate::queue::{Completion, Counters, Ring, Token};
 use crate::{Error, Result};
 pub(super) use end::Home;
+pub use port::QueuePort;
 
 mod sharing;
 
@@ -31,12 +33,6 @@ pub use sharing::SharedQueue;
 pub const DEFAULT_SPIN: Duration = Duration::from_micros(50);
 /// Longest sleep before signals and the like are looked after.
 pub(super) const SLICE: Duration = Duration::from_millis(50);
-/// Sleep between looks at the ring of a queue that no interrupt announces.
-const POLL_SLICE: Duration = Duration::from_millis(1);
-
-/// Sleeps of a polled queue between looks at its device: about as often as a queue with interrupts looks.
-const POLLS_PER_LOOK: u32 = 50;
-
 /// What a queue is made of.
 #[derive(Debug)]
 pub(super) struct Parts<B: Lease> {
@@ -49,71 +45,6 @@ pub(super) struct Parts<B: Lease> {
     pub(super) interrupts: bool,
     pub(super) home: Home,
     pub(super) gauge: Option<Arc<Gauge>>,
-}
-
-/// Doorbell and event of a queue: what can be used without holding the queue.
-#[derive(Debug)]
-pub struct QueuePort {
-    doorbell: Doorbell,
-    id: u16,
-    wake: Wake,
-    interrupts: bool,
-    /// Sleeps of a polled queue that brought nothing.
-    idle: AtomicU32,
-    health: Arc<Health>,
-}
-
-impl QueuePort {
-    /// Whether the device announces used buffers; else the queue has to be looked at.
-    pub fn announces(&self) -> bool {
-        self.interrupts
-    }
-
-    /// Takes the signals of [`QueuePort::as_fd`] away, and passes on those that concern others.
-    pub fn clear(&self) -> Result<()> {
-        self.usable()?;
-        self.wake.clear()
-    }
-}
-
-impl AsFd for QueuePort {
-    /// As [`Queue`]'s, for as long as the value lives.
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.wake.as_fd()
-    }
-}
-
-impl Port for QueuePort {
-    /// Sends the notification that the ring said is wanted.
-    #[inline]
-    fn ring(&self) -> Result<()> {
-        self.doorbell.ring(self.id.into())
-    }
-
-    fn sleep(&self, limit: Duration) -> Result<()> {
-        let limit = if self.interrupts { limit } else { limit.min(POLL_SLICE) };
-        let woken = self.wake.wait(Deadline::after(limit))?;
-        // A device that was removed, or cannot interrupt, tells nobody: waits without an end would not see it.
-        if !woken && (self.interrupts || self.idle.fetch_add(1, Relaxed).is_multiple_of(POLLS_PER_LOOK)) {
-            self.wake.ask();
-        }
-        Ok(())
-    }
-
-    fn wake(&self) {
-        if let Err(error) = self.wake.own().signal() {
-            log::error!("a waiter could not be woken: {error}");
-        }
-    }
-
-    fn ask(&self) {
-        self.wake.ask();
-    }
-
-    #[inline]
-    fn usable(&self) -> Result<()> {
-        self.health.check_process()
-    }
 }
 
 /// One virtqueue of a device, owned by whoever drives it. `Send`; calls take `&mut self`, and
@@ -144,7 +75,9 @@ pub struct Queue<B: Lease + Send + 'static> {
 
 impl<B: Lease + Send + 'static> Queue<B> {
     pub(super) fn new(parts: Parts<B>) -> Self {
-        let Parts { ring, doorbell, id, wake, interrupts, home, gauge } = parts;
+        let Parts { mut ring, doorbell, id, wake, interrupts, home, gauge } = parts;
+        // Until somebody sleeps, events are for nobody, and cost the device a system call each.
+        ring.disable_interrupts();
         let health = Arc::clone(&home.health);
         health.add_waker(wake.own());
         Self {
@@ -297,7 +230,7 @@ impl<B: Lease + Send + 'static> Queue<B> {
         self.pop_with(Used::take)
     }
 
-    /// The same for whoever takes the buffers out of the ring's [`Completion`] himself.
+    /// The same, giving it to `take` as the ring has it: no buffer is moved that `take` does not move.
     #[inline]
     pub fn pop_with<T>(&mut self, take: impl FnOnce(Completion<'_, B>) -> T) -> Result<Option<T>> {
         let condition = self.home.health.condition();

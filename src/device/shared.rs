@@ -367,7 +367,8 @@ impl<L: Lane> Shared<L> {
                 Ok(true) => {}
                 Ok(false) => {
                     drop(state);
-                    outcome = self.port.sleep(pace.limit());
+                    // One slice for both, after which whoever has something to look after is asked.
+                    outcome = self.port.sleep(pace.limit().saturating_sub(self.spins()));
                     state = self.lock();
                 }
                 Err(error) => outcome = Err(error),
@@ -378,6 +379,11 @@ impl<L: Lane> Shared<L> {
         (state, outcome)
     }
 
+    /// How long a wait spins at a time.
+    fn spins(&self) -> Duration {
+        Duration::from_nanos(self.spin.load(Ordering::Relaxed)).min(pace::SLICE)
+    }
+
     /// Looks at the ring for a while, leaving the lock to others in between; 0 where that brought nothing.
     #[cfg(not(loom))]
     fn spin<'a>(
@@ -385,8 +391,7 @@ impl<L: Lane> Shared<L> {
         mut state: MutexGuard<'a, State<L>>,
         deadline: Deadline,
     ) -> (MutexGuard<'a, State<L>>, Result<usize>) {
-        // Whoever has something to look after is asked between two sleeps.
-        let spin = Duration::from_nanos(self.spin.load(Ordering::Relaxed)).min(pace::SLICE);
+        let spin = self.spins();
         let budget = Deadline::after(deadline.left().map_or(spin, |left| left.min(spin)));
         let told = state.told();
         // What others reaped and told of may be what this waiter waits for.
@@ -412,7 +417,6 @@ impl<L: Lane> Shared<L> {
         state: MutexGuard<'a, State<L>>,
         _deadline: Deadline,
     ) -> (MutexGuard<'a, State<L>>, Result<usize>) {
-        let _ = self.spin.load(Ordering::Relaxed);
         (state, Ok(0))
     }
 

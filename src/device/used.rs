@@ -23,6 +23,37 @@ pub struct Used<B> {
     rest: Vec<B>,
 }
 
+/// A [`Used`] without its buffers, which went back to where they came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Done {
+    /// The token that adding gave.
+    pub token: Token,
+    /// As [`Used::written`].
+    pub written: u32,
+}
+
+impl Done {
+    /// Of a ring's completion, which is dropped.
+    #[inline]
+    pub fn take<B>(completion: Completion<'_, B>) -> Self {
+        Self { token: completion.token(), written: completion.written() }
+    }
+}
+
+impl<B> From<Used<B>> for Done {
+    fn from(used: Used<B>) -> Self {
+        Self { token: used.token, written: used.written }
+    }
+}
+
+impl<B> From<Done> for Used<B> {
+    /// One whose buffers are gone.
+    fn from(done: Done) -> Self {
+        let Done { token, written } = done;
+        Self { token, written, capacity: 0, first: [const { None }; INLINE], rest: Vec::new() }
+    }
+}
+
 impl<B> Used<B> {
     /// Takes the buffers out of a ring's completion. Allocates for more than four only.
     #[inline]

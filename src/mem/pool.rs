@@ -153,6 +153,7 @@ impl DmaPool {
     }
 
     /// Takes buffer number `index`. [`Error::Misuse`] where it is taken or the pool has no such buffer.
+    #[inline]
     pub fn slot(&self, index: u32) -> Result<DmaBuf> {
         if self.0.slots.take_at(index) {
             return self.lease(index);
@@ -166,9 +167,11 @@ impl DmaPool {
     }
 
     /// The lease on a slot that was just taken.
+    #[inline]
     fn lease(&self, index: u32) -> Result<DmaBuf> {
-        let none = Error::Misuse { what: "the pool has no buffer of this number" };
-        let record = self.0.records.get(index as usize).ok_or(none)?;
+        let Some(record) = self.0.records.get(index as usize) else {
+            return Err(Error::Misuse { what: "the pool has no buffer of this number" });
+        };
         record.len.store(self.0.stride, Ordering::Relaxed);
         // The count that the lease holds; its drop takes it back.
         let _ = Arc::into_raw(Arc::clone(&self.0));

@@ -76,6 +76,7 @@ impl Slots {
     }
 
     /// Takes this slot, if it is free.
+    #[inline]
     pub(super) fn take_at(&self, index: u32) -> bool {
         self.cell(index)
             .is_some_and(|(_, state)| state.compare_exchange(FREE, TAKEN_IN_STACK, AcqRel, Relaxed).is_ok())
@@ -88,6 +89,7 @@ impl Slots {
     }
 
     /// Gives a taken slot back.
+    #[inline]
     pub(super) fn give(&self, index: u32) {
         let Some((below, state)) = self.cell(index) else { return };
         if state.compare_exchange(TAKEN_IN_STACK, FREE, AcqRel, Relaxed).is_ok() {

@@ -11,7 +11,7 @@ use super::memory::{Flow, PoolList, slot};
 use super::queue::Inner;
 use super::wait;
 use crate::Result;
-use crate::device;
+use crate::device::{self, Done};
 use crate::mem::pool::DmaBuf;
 use crate::queue::Token;
 
@@ -159,22 +159,22 @@ pub(super) fn get_many(
         return Err(PyValueError::new_err("there is no room for any result"));
     }
     let mut count = 0;
-    let mut store = |used: device::Used<DmaBuf>| {
-        tokens.set(count, 0, used.token.into_raw());
+    let mut store = |done: Done| {
+        tokens.set(count, 0, done.token.into_raw());
         if let Some(written) = &written {
-            written.set(count, 0, used.written.into());
+            written.set(count, 0, done.written.into());
         }
         count = count.wrapping_add(1);
     };
     // Before anything is taken that an exception would lose (fault M7).
     py.check_signals()?;
-    let found = inner.shared.pop_with(most, &mut store);
+    let found = inner.shared.pop_many(most, &mut store);
     if inner.located(found)? == 0 {
         let deadline = wait::deadline(timeout)?;
         let first = py.detach(|| inner.shared.get_with(deadline, wait::look_after_signals));
-        store(inner.deliver(py, first)?);
+        store(inner.deliver(py, first.map(Done::from))?);
         // An error comes again with the next call.
-        let _ = inner.shared.pop_with(most.saturating_sub(1), &mut store);
+        let _ = inner.shared.pop_many(most.saturating_sub(1), &mut store);
     }
     Ok(count)
 }

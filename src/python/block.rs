@@ -8,7 +8,7 @@ use core::cell::RefCell;
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyMemoryView};
+use pyo3::types::{PyBytes, PyDict, PyMemoryView};
 
 use super::buffer::{Buffer, Numbers, Pool, Region};
 use super::features::Features;
@@ -287,6 +287,14 @@ impl Block {
     #[getter]
     fn queues(&self) -> usize {
         self.disk.queues()
+    }
+
+    /// What each of them has counted since it was set up, by name. Waits for a call that uses it.
+    #[getter]
+    fn counters<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyDict>>> {
+        let all: Vec<_> =
+            py.detach(|| (0..self.disk.queues()).filter_map(|index| self.disk.counters(index)).collect());
+        all.into_iter().map(|of_one| super::counted(py, of_one)).collect()
     }
 
     /// Where it is.

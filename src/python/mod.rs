@@ -22,6 +22,7 @@ mod qemu;
 mod queue;
 mod testing;
 mod used;
+mod vhost_user;
 mod wait;
 
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -61,11 +62,14 @@ mod _virtio {
     #[pymodule_export]
     use crate::python::inspect::{_answers, _names, _queues, _transport};
     #[pymodule_export]
-    use crate::python::testing::{_lies, _rules, PyLie, Report, SoftDevice};
+    use crate::python::testing::{_lies, _rules, PyLie, Report, RingEnd, SoftDevice};
+    #[pymodule_export]
+    use crate::python::vhost_user::PyVhostUserDevice;
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         crate::python::one_interpreter(module.py())?;
+        crate::python::queue::install(module.py())?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 }

@@ -1,5 +1,7 @@
 //! One virtqueue.
 
+mod fast;
+
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -8,19 +10,20 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 
 use pyo3::exceptions::PyTimeoutError;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyTuple};
+use pyo3::types::{PyDict, PyList};
 
 use super::batch;
 use super::buffer::Buffer;
 use super::memory::{Flow, Pools};
 use super::used::Used;
 use super::{counted, wait};
-use crate::device::{self, SharedQueue};
+use crate::device::{self, Done, SharedQueue};
 use crate::event::Deadline;
 use crate::mem::pool::DmaBuf;
 use crate::mem::process::Process;
 use crate::queue::Token;
 use crate::{Error, Result};
+pub(super) use fast::install;
 
 /// How long the end of a `with` waits for what is in flight.
 const DRAIN: Duration = Duration::from_secs(1);
@@ -50,6 +53,29 @@ impl Inner {
             Ok(value) => Ok(value),
             Err(error) => Err(error.at(self.device.address()).into()),
         }
+    }
+
+    /// What a call gives back, unless a signal's handler raises now: the interpreter would drop what the call returned
+    /// then, so it is kept for the next call, and the handler's exception given (fault M7). Everything that takes a
+    /// completion ends with this.
+    pub(super) fn deliver(&self, py: Python<'_>, result: Result<Done>) -> PyResult<Done> {
+        match py.check_signals() {
+            Ok(()) => self.located(result),
+            Err(raised) => {
+                self.shared.put_back(result.map(Into::into));
+                Err(raised)
+            }
+        }
+    }
+
+    /// The same for a completion that was there at once.
+    #[inline(always)]
+    fn hand_over(&self, py: Python<'_>, done: Done) -> PyResult<Done> {
+        if let Err(raised) = py.check_signals() {
+            self.shared.put_back(Ok(done.into()));
+            return Err(raised);
+        }
+        Ok(done)
     }
 
     #[inline]
@@ -87,95 +113,145 @@ pub(super) struct Queue {
     pub(super) inner: Arc<Inner>,
 }
 
-/// Buffers of one side of a chain: up to four without an allocation.
-#[derive(Default)]
-struct Side {
-    first: [Option<DmaBuf>; 4],
-    count: usize,
-    rest: Vec<DmaBuf>,
+/// Buffers of one side of a chain, taken for their flight.
+enum Side {
+    None,
+    One(DmaBuf),
+    Many(Vec<DmaBuf>),
 }
 
 impl Side {
-    fn push(&mut self, buf: DmaBuf) {
-        match self.first.get_mut(self.count) {
-            Some(place) => *place = Some(buf),
-            None => self.rest.push(buf),
+    // Inlined, so that what it answers stays in registers.
+    #[inline(always)]
+    fn take(given: Option<&Bound<'_, PyAny>>, flow: Flow) -> PyResult<Self> {
+        let Some(given) = given else { return Ok(Self::None) };
+        // Most chains have one buffer a side, in a list that was made for the call.
+        if let Ok(list) = given.cast_exact::<PyList>()
+            && list.len() == 1
+            && let Ok(first) = list.get_item(0)
+            && let Ok(buffer) = first.cast::<Buffer>()
+        {
+            let buffer = buffer.get();
+            return match buffer.memory.take(buffer.index, flow) {
+                Ok(buf) => Ok(Self::One(buf)),
+                Err(error) => Err(error.into()),
+            };
         }
-        self.count = self.count.wrapping_add(1);
+        Self::take_other(given, flow)
     }
 
-    fn take(buffers: Option<&Bound<'_, PyAny>>, flow: Flow) -> PyResult<Self> {
-        let mut side = Self::default();
-        let Some(buffers) = buffers else { return Ok(side) };
-        let mut add = |one: &Bound<'_, PyAny>| -> PyResult<()> {
+    #[inline(never)]
+    fn take_other(given: &Bound<'_, PyAny>, flow: Flow) -> PyResult<Self> {
+        let Ok(buffer) = given.cast::<Buffer>() else { return Self::many(given, flow) };
+        let buffer = buffer.get();
+        Ok(Self::One(buffer.memory.take(buffer.index, flow)?))
+    }
+
+    fn many(given: &Bound<'_, PyAny>, flow: Flow) -> PyResult<Self> {
+        let mut bufs = Vec::with_capacity(given.len().unwrap_or(0));
+        for one in given.try_iter()? {
+            let one = one?;
             let buffer = one.cast::<Buffer>()?.get();
-            side.push(buffer.memory.take(buffer.index, flow)?);
-            Ok(())
-        };
-        if let Ok(list) = buffers.cast::<PyList>() {
-            list.iter().try_for_each(|one| add(&one))?;
-        } else if let Ok(tuple) = buffers.cast::<PyTuple>() {
-            tuple.iter_borrowed().try_for_each(|one| add(&one))?;
-        } else if buffers.cast::<Buffer>().is_ok() {
-            add(buffers)?;
-        } else {
-            buffers.try_iter()?.try_for_each(|one| add(&one?))?;
+            bufs.push(buffer.memory.take(buffer.index, flow)?);
         }
-        Ok(side)
+        Ok(Self::Many(bufs))
     }
 
-    fn into_bufs(self) -> impl Iterator<Item = DmaBuf> {
-        self.first.into_iter().flatten().chain(self.rest)
+    fn into_bufs(self) -> Vec<DmaBuf> {
+        match self {
+            Self::None => Vec::new(),
+            Self::One(buf) => alloc::vec![buf],
+            Self::Many(bufs) => bufs,
+        }
     }
 }
 
 /// Adds a chain; the usual ones without a detour.
-#[inline]
-fn add(queue: &mut device::Queue<DmaBuf>, mut readable: Side, mut writable: Side) -> Result<Token> {
-    let empty = Error::Misuse { what: "a chain needs at least one buffer" };
-    let one = |side: &mut Side| side.first[0].take().ok_or(empty.clone());
-    match (readable.count, writable.count) {
-        (1, 0) => queue.add([one(&mut readable)?], []),
-        (0, 1) => queue.add([], [one(&mut writable)?]),
-        (1, 1) => queue.add([one(&mut readable)?], [one(&mut writable)?]),
-        _ => queue.add_chain(readable.into_bufs(), writable.into_bufs()),
-    }
-}
-
-impl Inner {
-    /// What a call gives back, unless a signal's handler raises now: the interpreter would drop what the call returned
-    /// then, so it is kept for the next call, and the handler's exception given (fault M7). Everything that takes a
-    /// completion ends with this.
-    #[inline]
-    pub(super) fn deliver(
-        &self,
-        py: Python<'_>,
-        result: Result<device::Used<DmaBuf>>,
-    ) -> PyResult<device::Used<DmaBuf>> {
-        match py.check_signals() {
-            Ok(()) => self.located(result),
-            Err(raised) => {
-                self.shared.put_back(result);
-                Err(raised)
-            }
-        }
+#[inline(always)]
+fn add(queue: &mut device::Queue<DmaBuf>, readable: Side, writable: Side) -> Result<Token> {
+    match (readable, writable) {
+        (Side::None, Side::One(to)) => queue.add([], [to]),
+        (Side::One(from), Side::None) => queue.add([from], []),
+        (Side::One(from), Side::One(to)) => queue.add([from], [to]),
+        (readable, writable) => queue.add_chain(readable.into_bufs(), writable.into_bufs()),
     }
 }
 
 impl Queue {
-    /// Adds under the lock, if nobody is in line for room.
+    /// `transfer`, whose time limit is asked for where there is something to wait for.
     #[inline]
-    fn try_add(&self, readable: Side, writable: Side) -> Result<Token> {
-        self.inner.shared.with_open(|queue| add(queue, readable, writable))
+    fn transfer_in(
+        &self,
+        py: Python<'_>,
+        readable: Option<&Bound<'_, PyAny>>,
+        writable: Option<&Bound<'_, PyAny>>,
+        timeout: impl FnOnce() -> PyResult<Option<f64>>,
+    ) -> PyResult<u32> {
+        let readable = Side::take(readable, Flow::Readable)?;
+        let writable = Side::take(writable, Flow::Writable)?;
+        let inner = &*self.inner;
+        let token = match inner.shared.send(|queue| add(queue, readable, writable)) {
+            Ok(token) => token,
+            error => inner.located(error)?,
+        };
+        let there = match inner.shared.try_wait(token) {
+            Ok(Some(done)) => return inner.hand_over(py, done).map(|done| done.written),
+            there => there,
+        };
+        Ok(self.outcome(py, token, there, timeout()?)?.written)
     }
 
-    fn wait(&self, py: Python<'_>, token: Token, deadline: Deadline) -> PyResult<Used> {
+    /// `get`, likewise.
+    #[inline]
+    fn get_in(&self, py: Python<'_>, timeout: impl FnOnce() -> PyResult<Option<f64>>) -> PyResult<Used> {
+        match self.inner.shared.pop_done() {
+            Ok(Some(done)) => Ok(Used::new(self.inner.hand_over(py, done)?)),
+            there => self.next(py, there, timeout()?),
+        }
+    }
+
+    /// What became of a request that is waited for, once a look gave `there`: out of line, as most answers are there at
+    /// once.
+    #[cold]
+    fn outcome(
+        &self,
+        py: Python<'_>,
+        token: Token,
+        there: Result<Option<Done>>,
+        timeout: Option<f64>,
+    ) -> PyResult<Done> {
         let inner = &*self.inner;
-        let there = inner.shared.try_wait(token).transpose();
-        let used = there.unwrap_or_else(|| {
-            py.detach(|| inner.shared.wait_with(token, deadline, wait::look_after_signals))
-        });
-        Ok(Used::new(inner.deliver(py, used)?))
+        let done = match there.transpose() {
+            Some(there) => there,
+            None => {
+                let deadline = wait::deadline(timeout)?;
+                let look = wait::look_after_signals;
+                py.detach(|| inner.shared.wait_with(token, deadline, look)).map(Done::from)
+            }
+        };
+        let late = matches!(done, Err(Error::Timeout { .. }));
+        let done = inner.deliver(py, done);
+        if let Err(error) = &done
+            && late
+            && error.is_instance_of::<PyTimeoutError>(py)
+        {
+            error.value(py).setattr("token", token.into_raw())?;
+        }
+        done
+    }
+
+    /// The same for the next request that nobody waits for.
+    #[cold]
+    fn next(&self, py: Python<'_>, there: Result<Option<Done>>, timeout: Option<f64>) -> PyResult<Used> {
+        let inner = &*self.inner;
+        let done = match there.transpose() {
+            Some(there) => there,
+            None => {
+                let deadline = wait::deadline(timeout)?;
+                py.detach(|| inner.shared.get_with(deadline, wait::look_after_signals)).map(Done::from)
+            }
+        };
+        Ok(Used::new(inner.deliver(py, done)?))
     }
 }
 
@@ -187,7 +263,10 @@ impl Queue {
     fn add(&self, readable: Option<&Bound<'_, PyAny>>, writable: Option<&Bound<'_, PyAny>>) -> PyResult<u64> {
         let readable = Side::take(readable, Flow::Readable)?;
         let writable = Side::take(writable, Flow::Writable)?;
-        self.inner.located(self.try_add(readable, writable)).map(Token::into_raw)
+        match self.inner.shared.with_open(|queue| add(queue, readable, writable)) {
+            Ok(token) => Ok(token.into_raw()),
+            error => self.inner.located(error).map(Token::into_raw),
+        }
     }
 
     /// Shows what was added to the device, and notifies it if it wants that.
@@ -209,28 +288,21 @@ impl Queue {
     /// Waits for a request that is done and that nobody else waits for: seconds, or None for ever.
     #[pyo3(signature = (timeout=None))]
     fn get(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Used> {
-        let inner = &*self.inner;
-        let used = match inner.shared.pop().transpose() {
-            Some(there) => there,
-            None => {
-                let deadline = wait::deadline(timeout)?;
-                py.detach(|| inner.shared.get_with(deadline, wait::look_after_signals))
-            }
-        };
-        Ok(Used::new(inner.deliver(py, used)?))
+        self.get_in(py, || Ok(timeout))
     }
 
     /// A request that is done and that nobody waits for, or None.
     fn pop(&self, py: Python<'_>) -> PyResult<Option<Used>> {
-        let Some(there) = self.inner.shared.pop().transpose() else { return Ok(None) };
+        let Some(there) = self.inner.shared.pop_done().transpose() else { return Ok(None) };
         Ok(Some(Used::new(self.inner.deliver(py, there)?)))
     }
 
     /// Waits for the request of this token: seconds, or None for ever.
     #[pyo3(signature = (token, timeout=None), name = "wait")]
     fn py_wait(&self, py: Python<'_>, token: u64, timeout: Option<f64>) -> PyResult<Used> {
-        let deadline = wait::deadline(timeout)?;
-        self.wait(py, Token::from_raw(token), deadline)
+        let token = Token::from_raw(token);
+        let there = self.inner.shared.try_wait(token);
+        Ok(Used::new(self.outcome(py, token, there, timeout)?))
     }
 
     /// Adds a chain, notifies the device and waits for the answer: add(), notify() and wait() in one. Answers how
@@ -246,27 +318,7 @@ impl Queue {
         writable: Option<&Bound<'_, PyAny>>,
         timeout: Option<f64>,
     ) -> PyResult<u32> {
-        let readable = Side::take(readable, Flow::Readable)?;
-        let writable = Side::take(writable, Flow::Writable)?;
-        let inner = &*self.inner;
-        let sent = inner.shared.send(|queue| add(queue, readable, writable));
-        let token = inner.located(sent)?;
-        let used = match inner.shared.try_wait(token).transpose() {
-            Some(there) => there,
-            None => {
-                let deadline = wait::deadline(timeout)?;
-                py.detach(|| inner.shared.wait_with(token, deadline, wait::look_after_signals))
-            }
-        };
-        let late = matches!(used, Err(Error::Timeout { .. }));
-        match inner.deliver(py, used) {
-            Ok(used) => Ok(used.written),
-            Err(error) if late && error.is_instance_of::<PyTimeoutError>(py) => {
-                error.value(py).setattr("token", token.into_raw())?;
-                Err(error)
-            }
-            Err(error) => Err(error),
-        }
+        self.transfer_in(py, readable, writable, || Ok(timeout))
     }
 
     /// Adds many chains at once. `readable_slots` and `writable_slots` are arrays of buffers' numbers (Buffer.slot,

@@ -1,6 +1,7 @@
 //! Software devices for tests: what `virtio.testing` stands on.
 
 use alloc::string::{String, ToString};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt::Write as _;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -11,9 +12,12 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use super::buffer::Region;
 use super::features::{Features, set};
 use crate::address::Address;
-use crate::soft::{self, DeviceLie, Lie, Published, Run};
+use crate::mem::dma::{DmaMapper, SoftDma};
+use crate::queue::{Areas, RingConfig};
+use crate::soft::{self, DeviceLie, DeviceRing, Lie, Published, Run};
 use crate::spec::DeviceType;
 use crate::sync::Mutex;
 
@@ -171,7 +175,7 @@ lies! {
 #[pyclass(frozen, module = "virtio.testing", name = "Lie", eq)]
 #[derive(Debug, Clone)]
 pub(super) struct PyLie {
-    lie: DeviceLie,
+    pub(super) lie: DeviceLie,
     /// Its name.
     #[pyo3(get)]
     name: String,
@@ -240,8 +244,8 @@ pub(super) fn _rules() -> Vec<(&'static str, &'static str, &'static str)> {
 #[pyclass(frozen, module = "virtio.testing")]
 #[derive(Debug, Clone)]
 pub(super) struct Report {
-    report: soft::Report,
-    device_type: DeviceType,
+    pub(super) report: soft::Report,
+    pub(super) device_type: DeviceType,
 }
 
 #[pymethods]
@@ -306,6 +310,44 @@ impl Report {
     }
 }
 
+/// The device's end of a split ring that lies in a region, without registers: for rings of one's own, and for what
+/// they are measured beside. The ring has `size` descriptors and begins where the region does, with its table; `areas`
+/// says where its available ring and its used ring begin, `ring_bytes` how long it is.
+#[pyclass(frozen, module = "virtio.testing")]
+#[derive(Debug)]
+pub(super) struct RingEnd {
+    ring: Mutex<DeviceRing>,
+    /// Length of the ring in bytes.
+    #[pyo3(get)]
+    ring_bytes: usize,
+    /// Where the available ring and the used ring begin, in bytes from the region's start.
+    #[pyo3(get)]
+    areas: (usize, usize),
+}
+
+#[pymethods]
+impl RingEnd {
+    #[new]
+    fn new(region: &Bound<'_, Region>, size: u16) -> PyResult<Self> {
+        let config = RingConfig::new(0, size);
+        let (bytes, areas) = (config.ring_bytes()?, Areas::new(config.layout, size)?);
+        let dma = Arc::new(SoftDma::new());
+        let at = dma.map(&region.get().region)?;
+        let memory = dma.view().ring_memory(at.0, bytes)?;
+        let ring = Mutex::new(DeviceRing::beside(&memory, &config)?);
+        Ok(Self { ring, ring_bytes: bytes, areas: (areas.driver, areas.device) })
+    }
+
+    /// Uses every chain that waits, as if all its device-writable bytes had been written: what a device does when it
+    /// is notified. Answers how many chains they were; ProtocolError where one breaks a rule.
+    fn run(&self) -> PyResult<u32> {
+        let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = ring.use_all();
+        ring.publish_used();
+        Ok(taken.map_err(|fault| crate::Error::protocol(alloc::format!("{fault}")))?)
+    }
+}
+
 /// A software device that an address of this process leads to.
 #[pyclass(frozen, module = "virtio.testing", name = "_SoftDevice")]
 pub(super) struct SoftDevice {
@@ -313,6 +355,17 @@ pub(super) struct SoftDevice {
     device_type: DeviceType,
     address: String,
     published: Mutex<Option<Published>>,
+}
+
+/// The type that the place of a software device's address names.
+pub(super) fn device_type(kind: &str) -> DeviceType {
+    match kind {
+        "block" => DeviceType::BLOCK,
+        "entropy" => DeviceType::ENTROPY,
+        "console" => DeviceType::CONSOLE,
+        "net" => DeviceType::NET,
+        _ => soft::Blank::TYPE,
+    }
 }
 
 static NEXT: AtomicU64 = AtomicU64::new(1);
@@ -332,12 +385,7 @@ impl SoftDevice {
             builder = builder.run(Run::Stepped);
         }
         let device = builder.lies(lies.iter().map(|lie| lie.lie.clone())).build()?;
-        let device_type = match kind.as_str() {
-            "block" => DeviceType::BLOCK,
-            "entropy" => DeviceType::ENTROPY,
-            "console" => DeviceType::CONSOLE,
-            _ => DeviceType::NET,
-        };
+        let device_type = device_type(&kind);
         let published = Mutex::new(Some(device.publish(&place)?));
         Ok(Self { device, device_type, address, published })
     }

@@ -4,8 +4,7 @@ use alloc::string::String;
 
 use pyo3::prelude::*;
 
-use crate::device;
-use crate::mem::pool::DmaBuf;
+use crate::device::{self, Done};
 
 /// A request that the device has done: its token, and how many bytes the device says it wrote.
 #[pyclass(frozen, module = "virtio", eq, hash)]
@@ -20,10 +19,9 @@ pub(super) struct Used {
 }
 
 impl Used {
-    /// Takes what is of interest; the buffers go back to be used again.
     #[inline]
-    pub(super) fn new(used: device::Used<DmaBuf>) -> Self {
-        Self { token: used.token.into_raw(), written: used.written }
+    pub(super) fn new(done: Done) -> Self {
+        Self { token: done.token.into_raw(), written: done.written }
     }
 }
 

@@ -60,6 +60,8 @@ pub(super) struct Queue {
     pub(super) parked: Option<DeviceChain>,
     /// A chain that is used up, for its memory.
     pub(super) spare: DeviceChain,
+    /// Whether the ring was set up without what makes serving it longer.
+    pub(super) plain: bool,
     /// Chains used since the queue was enabled.
     pub(super) used: u64,
     /// Where the ring goes on, in a place where a driver can say so.
@@ -126,12 +128,17 @@ pub(super) struct Core {
     pub(super) interrupts: u64,
     /// Reads of registers, for what changes with each.
     pub(super) register_reads: u32,
+    /// Whether the model takes all chains, and nobody checks the driver or lied to it.
+    pub(super) plain: bool,
+    /// Notifications that were served on the shortest way.
+    pub(super) plain_rings: u64,
 }
 
 impl Core {
     pub(super) fn new(model: Box<dyn DeviceModel>, make: Make, view: DmaView, vectors: u16) -> Self {
         let queues = (0..model.queues()).map(|index| Queue::new(model.queue_size(index))).collect();
         let shared = model.shared_memory();
+        let plain = model.takes_all();
         Self {
             model,
             make,
@@ -157,6 +164,8 @@ impl Core {
             total: 0,
             interrupts: 0,
             register_reads: 0,
+            plain,
+            plain_rings: 0,
         }
     }
 

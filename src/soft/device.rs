@@ -215,6 +215,7 @@ impl SoftDeviceBuilder {
         }
         let address = self.address.unwrap_or_else(|| format!("soft:{device_type}"));
         core.checker = checker(self.checked, &address).map(Box::new);
+        core.plain &= core.checker.is_none();
         let running = Running::start(Machine::new(address, dma, core, self.run)?, self.at_end)?;
         Ok(SoftDevice { running, interface: self.interface })
     }
@@ -335,6 +336,7 @@ impl SoftDevice {
     /// Changes the configuration space: `bytes` as they lie there, from `offset` on, with a notification (C16).
     pub fn change_config(&self, offset: u16, bytes: &[u8]) -> Result<()> {
         let mut core = self.running.machine.core();
+        core.plain = false;
         core.script.add(DeviceLie::ConfigBytes { offset, bytes: bytes.into() });
         core.config_changed()
     }
@@ -353,6 +355,7 @@ impl SoftDevice {
 impl Core {
     /// Adds a lie to the script, and tells it where it is not one that shows when something is asked.
     pub(super) fn tell(&mut self, lie: DeviceLie) -> Result<()> {
+        self.plain = false;
         match &lie {
             DeviceLie::Ring { queue, lie: ring_lie, .. } if self.live() && self.has_ring(*queue)? => {
                 let Some(queue) = self.queues.get_mut(usize::from(*queue)) else { return Ok(()) };

@@ -14,6 +14,7 @@ use crate::mem::barrier::Barrier;
 use crate::mem::cell::{RING_ALIGN, RingMemory};
 use crate::mem::dma::DmaView;
 use crate::queue::{Areas, RingConfig};
+use crate::spec::Status;
 use crate::spec::pci::isr;
 use crate::spec::split::RingLayout;
 use crate::{Error, Result};
@@ -123,6 +124,30 @@ impl Core {
         Ok(served)
     }
 
+    /// Uses all chains of a queue of a model that [takes all](super::DeviceModel::takes_all), on the shortest way;
+    /// `false` where it has to be served as every other.
+    pub(super) fn serve_plain(&mut self, index: u16) -> Result<bool> {
+        let live = Status::DRIVER_OK | Status::DEVICE_NEEDS_RESET | Status::FAILED;
+        if !self.plain || self.status & live.bits() != Status::DRIVER_OK.bits() {
+            return Ok(false);
+        }
+        let queue = self.queues.get_mut(usize::from(index)).filter(|queue| queue.plain);
+        let Some(queue) = queue else { return Ok(false) };
+        let Some(ring) = &mut queue.ring else { return Ok(false) };
+        self.plain_rings = self.plain_rings.wrapping_add(1);
+        let ring = ring.ring_mut();
+        let taken = ring.use_all();
+        let (wanted, vector) = (ring.publish_used(), queue.vector);
+        let Ok(chains) = taken else { return self.fail().map(|()| true) };
+        queue.used = queue.used.wrapping_add(chains.into());
+        self.used = self.used.wrapping_add(chains.into());
+        self.total = self.total.wrapping_add(chains.into());
+        if wanted {
+            self.interrupt(isr::QUEUE, vector)?;
+        }
+        Ok(true)
+    }
+
     /// Whether a queue can be served; sets its ring up at first.
     pub(super) fn has_ring(&mut self, index: u16) -> Result<bool> {
         let accepted = self.accepted();
@@ -151,6 +176,8 @@ impl Core {
         match made {
             Ok((ring, ranges)) => {
                 queue.ranges = ranges;
+                let longer = Features::INDIRECT_DESC | Features::EVENT_IDX | Features::NOTIF_CONFIG_DATA;
+                queue.plain = !accepted.intersects(longer);
                 let mut ring = LyingRing::new(ring, None);
                 for lie in self.script.iter() {
                     if let DeviceLie::Ring { queue, chain, lie } = lie

@@ -243,6 +243,12 @@ impl LyingRing {
         self.misled
     }
 
+    /// The device's end itself, past all lies.
+    #[cfg(not(loom))]
+    pub(super) fn ring_mut(&mut self) -> &mut DeviceRing {
+        &mut self.ring
+    }
+
     /// The device's end itself.
     pub fn ring(&self) -> &DeviceRing {
         &self.ring

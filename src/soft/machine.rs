@@ -42,6 +42,8 @@ pub(super) struct Machine {
     core: Mutex<Core>,
     run: Run,
     checked: bool,
+    /// Whether notifications may be served on the shortest way.
+    plain: bool,
     /// Whether notifications carry what NOTIF_CONFIG_DATA made of the queue index.
     notify_data: AtomicBool,
     /// For each queue whether it was notified since it was last looked at.
@@ -62,6 +64,7 @@ impl Machine {
             dma,
             run,
             checked: core.checker.is_some(),
+            plain: run == Run::Inline && core.plain,
             notify_data: AtomicBool::new(false),
             core: Mutex::new(core),
             pending,
@@ -88,9 +91,9 @@ impl Machine {
         Report {
             broken: core.checker.as_ref().and_then(|checker| checker.first()),
             chains: core.total,
-            notifications: self.notifications.load(Ordering::Relaxed),
+            notifications: self.notifications.load(Ordering::Relaxed).wrapping_add(core.plain_rings),
             interrupts: core.interrupts,
-            accesses: self.accesses.load(Ordering::Relaxed),
+            accesses: self.accesses.load(Ordering::Relaxed).wrapping_add(core.plain_rings),
             status: core.status,
             accepted: core.accepted(),
         }
@@ -99,6 +102,9 @@ impl Machine {
     /// The driver rang for the queue that `value` names. `at` is that of the notification address, in units of
     /// the multiplier, where it tells.
     pub(super) fn notify(&self, face: Face, width: u8, value: u32, at: Option<u64>) -> Result<()> {
+        if self.plain && self.core().serve_plain(value as u16)? {
+            return Ok(());
+        }
         self.accessed();
         if self.checked {
             let mut core = self.core();

@@ -1,6 +1,6 @@
 //! The other side: devices in software, for tests, benchmarks and programs without hardware.
 //!
-//! A [`SoftDevice`] puts a [`DeviceModel`] (a [`Block`], an [`Entropy`], a [`Console`], a [`Net`], or one's own) behind
+//! A [`SoftDevice`] puts a [`DeviceModel`] (a [`Block`], an [`Entropy`], a [`Console`], a [`Net`], a [`Blank`], or one's own) behind
 //! the registers of an [`Interface`], so that a driver reaches it through the transports that hardware meets. It is
 //! [`Run`] by a thread, step by step, or inside the driver's notification. On demand it lies ([`DeviceLie`], [`Lie`]),
 //! and checks its driver against the specification ([`RULES`], [`Report::broken`]).
@@ -66,6 +66,8 @@
 )]
 
 #[cfg(not(loom))]
+mod blank;
+#[cfg(not(loom))]
 mod block;
 #[cfg(not(loom))]
 mod check;
@@ -110,6 +112,8 @@ mod space;
 #[cfg(all(feature = "vhost-user", not(loom)))]
 mod vhost_user;
 
+#[cfg(not(loom))]
+pub use blank::Blank;
 #[cfg(not(loom))]
 pub use block::{Block, BlockFailure, BlockLimits};
 #[cfg(not(loom))]

@@ -68,6 +68,13 @@ pub trait DeviceModel: Send + Debug {
     /// The driver has reset the device.
     fn reset(&mut self) {}
 
+    /// Whether every chain is used as soon as it is seen, as if all its device-writable bytes had been written. Where
+    /// the driver accepted neither INDIRECT_DESC nor EVENT_IDX, the device is run inline, and neither checks its driver
+    /// nor lies to it, [`DeviceModel::handle`] is then not called, and serving a chain takes tens of nanoseconds.
+    fn takes_all(&self) -> bool {
+        false
+    }
+
     /// Serves one chain. Fails where the chain cannot be understood at all: the device then asks for a reset.
     fn handle(&mut self, request: &mut Request<'_>) -> Result<Reply>;
 }

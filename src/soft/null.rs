@@ -110,6 +110,8 @@ struct Queue {
     /// Whether the ring has to be looked at, where nobody spins.
     pending: bool,
     call: Option<EventFd>,
+    /// Calls made.
+    calls: u64,
 }
 
 /// The device behind a socket.
@@ -177,7 +179,7 @@ impl NullEngine {
     fn reset(&mut self) {
         (self.status, self.accepted) = (Status::empty(), Features::EMPTY);
         for queue in &mut self.queues {
-            *queue = Queue { call: queue.call.take(), ..Queue::default() };
+            *queue = Queue { call: queue.call.take(), calls: queue.calls, ..Queue::default() };
         }
     }
 
@@ -212,7 +214,7 @@ impl Queue {
                 Ok(true) => {}
                 Ok(false) if spin => break Ok(()),
                 Ok(false) => {
-                    show(ring, &self.call);
+                    show(ring, &self.call, &mut self.calls);
                     if !ring.enable_notifications().map_err(fault)? {
                         self.pending = false;
                         break Ok(());
@@ -224,25 +226,27 @@ impl Queue {
             used = used.saturating_add(1);
             group = group.wrapping_add(1);
             if group == GROUP {
-                show(ring, &self.call);
+                show(ring, &self.call, &mut self.calls);
                 group = 0;
             }
             if used >= MOST_CHAINS {
                 break Ok(());
             }
         };
-        show(ring, &self.call);
+        show(ring, &self.call, &mut self.calls);
         outcome.map(|()| used)
     }
 }
 
 /// Shows what was used, and tells the driver if it wants that.
 #[inline]
-fn show(ring: &mut DeviceRing, call: &Option<EventFd>) {
-    if ring.publish_used()
-        && let Some(call) = call
-        && let Err(error) = call.signal()
-    {
+fn show(ring: &mut DeviceRing, call: &Option<EventFd>, calls: &mut u64) {
+    if !ring.publish_used() {
+        return;
+    }
+    let Some(call) = call else { return };
+    *calls = calls.wrapping_add(1);
+    if let Err(error) = call.signal() {
         log::warn!("a driver cannot be told of used chains: {error}");
     }
 }
@@ -429,7 +433,7 @@ impl Engine for NullEngine {
         self.live() && self.queues.iter().any(|queue| queue.enabled && queue.pending)
     }
 
-    fn chains(&self) -> u64 {
-        self.chains
+    fn counted(&self) -> (u64, u64) {
+        (self.chains, self.queues.iter().fold(0, |sum, queue| sum.wrapping_add(queue.calls)))
     }
 }

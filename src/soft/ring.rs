@@ -287,7 +287,9 @@ impl DeviceRing {
         Ok(self.decode(self.table.load(usize::from(index), Relaxed)))
     }
 
-    fn look(&mut self) -> core::result::Result<u16, DriverFault> {
+    /// Looks at `avail.idx`: how many chains wait.
+    #[inline]
+    pub(super) fn look(&mut self) -> core::result::Result<u16, DriverFault> {
         let span = self.available()?;
         self.seen = self.taken.wrapping_add(span);
         if self.parked.is_some_and(|event| suppress::far_event_is_stale(event, self.taken)) {

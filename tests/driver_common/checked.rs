@@ -13,6 +13,11 @@ pub(crate) fn checked(builder: SoftDeviceBuilder) -> SoftDevice {
     builder.checked(true).at_end(kept).build().unwrap()
 }
 
+/// For ways of a device that one which checks does not take.
+pub(crate) fn unchecked(builder: SoftDeviceBuilder) -> SoftDevice {
+    builder.checked(false).build().unwrap()
+}
+
 /// For tests that are no driver, and break rules on purpose.
 pub(crate) fn abused(builder: SoftDeviceBuilder) -> SoftDevice {
     builder.checked(true).build().unwrap()

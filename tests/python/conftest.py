@@ -97,6 +97,5 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
             f"{time.monotonic() - start:.1f}",
             result,
         ]
-        reporter = item.config.pluginmanager.get_plugin("terminalreporter")
-        reporter.ensure_newline()
-        reporter.write_line("soak | " + " | ".join(cells))
+        # On a line of its own, behind pytest's dots.
+        item.config.pluginmanager.get_plugin("terminalreporter").write_line("\nsoak | " + " | ".join(cells))

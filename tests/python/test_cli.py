@@ -247,6 +247,31 @@ def test_bench_measures_each_mode(capsys: pytest.CaptureFixture[str]) -> None:
     assert "batches" in out and "asyncio" not in out and "measuring" in err
 
 
+def test_bench_shows_several_devices_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:
+    addresses = ["soft:block?size=1M", "soft:block?size=2M"]
+    with testing.vhost_user(null=True, size="1M") as socket:
+        addresses.append(socket)
+        words = ("block", "bench", *addresses, "--seconds", 0.05, "--mode", "one", "--mode", "batch")
+        result = run_json(capsys, *words)
+        assert result["addresses"] == addresses
+        found = [(row["mode"], row["address"]) for row in result["results"]]
+        assert found == [(mode, address) for mode in ("one", "batch") for address in addresses]
+        assert all(row["iops"] > 0 for row in result["results"])
+        out, err = run(capsys, *words)
+    assert "TO THE FIRST" in out and all(out.count(address) == 2 for address in addresses)
+    # In turns: each round has all of them.
+    told = [line.rpartition(", ")[2] for line in err.splitlines() if line.startswith("measuring: one")]
+    assert told == addresses * 3
+
+
+def test_bench_of_several_devices_of_which_one_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+    words, how = ("block", "bench", "soft:block?size=1M"), ("--seconds", 0.05, "--mode", "one")
+    _, err = run(capsys, *words, "soft:nothing", *how, code=3)
+    assert "soft:nothing: there is no device" in err
+    _, err = run(capsys, *words, "soft:block?size=1M", *how, code=2)
+    assert "not all different" in err
+
+
 def test_bench_of_a_device_that_stalls_times_out(capsys: pytest.CaptureFixture[str]) -> None:
     for mode in ("one", "batch", "asyncio"):
         with testing.block(lies=["stalls"], checked=False) as address:
@@ -268,6 +293,49 @@ def test_demo_is_right_over_each_interface_and_prints_one_object(transport: str)
     assert batch["kicks_saved"] > 0.9
     assert "EVENT_IDX" in [feature["name"] for feature in result["features"]]
     assert b"reading" in done.stderr and b"100%" in done.stderr and b"image" in done.stderr
+
+
+def test_demo_drives_a_storage_daemon_and_leaves_none_behind(tmp_path: Path) -> None:
+    arguments = ("demo", "--vhost-user", "--size", "8M", "--seconds", "0.05", "--json")
+    done = command(*arguments, env={**os.environ, "TMPDIR": str(tmp_path)})
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["ok"] and result["read_ok"] and result["write_ok"] and result["transport"] == "vhost-user"
+    assert result["sha256"]["image"] == result["sha256"]["read"]
+    assert [row["mode"] for row in result["table"]] == ["one", "batch", "asyncio"]
+    assert result["table"][1]["kicks_saved"] > 0.9
+    assert "EVENT_IDX" in [feature["name"] for feature in result["features"]]
+    # Its socket and its image went with it.
+    assert not list(tmp_path.iterdir()) and str(tmp_path).encode() in done.stderr
+    for commands in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            assert str(tmp_path).encode() not in commands.read_bytes()
+        except OSError:
+            continue
+
+
+def test_demo_names_the_package_of_a_storage_daemon_that_is_missing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    _, err = run(capsys, "demo", "--vhost-user", "--size", "1M", code=4)
+    assert "apt install qemu-system-common" in err
+
+
+def test_demo_shows_the_words_of_a_storage_daemon_that_ends_at_once(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    daemon = tmp_path / "qemu-storage-daemon"
+    daemon.write_text("#!/bin/sh\necho no such driver >&2\nexit 1\n")
+    daemon.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    _, err = run(capsys, "demo", "--vhost-user", "--size", "1M", code=4)
+    assert "no such driver" in err
+
+
+def test_demo_has_either_registers_or_a_socket(capsys: pytest.CaptureFixture[str]) -> None:
+    _, err = run(capsys, "demo", "--vhost-user", "--transport", "mmio", code=2)
+    assert "not allowed with" in err
 
 
 def test_demo_prints_a_table_for_people(capsys: pytest.CaptureFixture[str]) -> None:

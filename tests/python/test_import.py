@@ -38,6 +38,25 @@ def test_an_import_opens_nothing_and_starts_no_thread() -> None:
     assert said == "nothing\n"
 
 
+def test_an_import_takes_nothing_along_that_is_slow_to_import() -> None:
+    """Python's enum alone takes longer than all of the package: who asks for a name gets it then."""
+    said = program("""
+        import sys
+        before = set(sys.modules)
+        import virtio
+        new = {name.partition(".")[0] for name in set(sys.modules) - before} - {"__future__", "virtio"}
+        assert not new, new
+        assert set(virtio.__all__) <= set(dir(virtio))
+        names = [getattr(virtio, name) for name in virtio.__all__]
+        assert virtio.Feature is virtio.Feature and virtio.block.Feature.MQ and "enum" in sys.modules
+        try:
+            virtio.nothing
+        except AttributeError as error:
+            print(error)
+    """)
+    assert said == "module 'virtio' has no attribute 'nothing'\n"
+
+
 def test_the_module_is_declared_to_need_no_lock_of_the_interpreter() -> None:
     """Ordinary builds ignore it, and an abi3 wheel is none for others yet: the source is what can be looked at."""
     source = (Path(__file__).parents[2] / "src" / "python" / "mod.rs").read_text()

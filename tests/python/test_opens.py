@@ -6,6 +6,9 @@ import errno
 import os
 import random
 import resource
+import subprocess
+import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -20,17 +23,18 @@ REFUSED = (OSError, ValueError, MemoryError)
 
 def use(address: str, patience: float = 10) -> None:
     """A device's whole life, with one request done, and another in flight at the end."""
-    with virtio.open(address, control_timeout=patience) as dev:
+    # A busy machine may run nobody for a while, and a reset that is late costs memory.
+    with virtio.open(address, control_timeout=max(patience, 0.2)) as dev:
         dev.negotiate(want=[virtio.Feature.EVENT_IDX, virtio.Feature.INDIRECT_DESC])
-        with dev.queue(0, size=8) as q:
-            dev.start()
-            pool = dev.pool(2, 64)
-            q.add(writable=[pool[0]])
-            q.notify()
-            q.get(timeout=patience)
-            assert isinstance(dev.config, dict)
-            q.add(writable=[pool[1]])
-            q.notify()
+        q = dev.queue(0, size=8)
+        dev.start()
+        pool = dev.pool(2, 64)
+        q.add(writable=[pool[0]])
+        q.notify()
+        q.get(timeout=patience)
+        assert isinstance(dev.config, dict)
+        q.add(writable=[pool[1]])
+        q.notify()
 
 
 def stays_flat(once: Callable[[int], object], amount: int, kept: int = 0) -> None:
@@ -192,3 +196,47 @@ def test_e6_opens_without_a_descriptor_at_each_step_keep_nothing(transport: str)
         if refused == before:
             break
     assert refused > 1, "each step that needs one was refused it"
+
+
+def test_e4_opens_without_memory_at_each_step_keep_nothing() -> None:
+    """In a process of its own, which may have ever more memory beside what it has."""
+    program = """
+        import errno, resource, sys
+        import virtio
+        from conftest import Memory, descriptors
+        def use(address):
+            with virtio.open(address) as dev:
+                dev.negotiate()
+                q = dev.queue(0, size=256)
+                dev.start()
+                pool = dev.pool(64, 65536)
+                q.transfer(writable=[pool[0]], timeout=10)
+        address, unlimited = sys.argv[1], (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+        for _ in range(3):
+            use(address)
+        held, before, refused = descriptors(), Memory.now(), 0
+        for step in range(200):
+            with open("/proc/self/statm") as statm:
+                size = (int(statm.read().split()[0]) + 16 * step) * 4096
+            try:
+                resource.setrlimit(resource.RLIMIT_AS, (size, resource.RLIM_INFINITY))
+                use(address)
+            except (OSError, MemoryError) as error:
+                assert error.errno in (errno.ENOMEM, errno.EAGAIN) if isinstance(error, OSError) else True, error
+                refused += 1
+            finally:
+                resource.setrlimit(resource.RLIMIT_AS, unlimited)
+        now = Memory.now()
+        assert descriptors() == held and now.mappings <= before.mappings + 8, (before, now)
+        assert now.resident - before.resident < 8 << 20, (before, now)
+        print("refused" if refused > 1 else "never")
+    """
+    for how in ("inline", "thread"):
+        done = subprocess.run(
+            [sys.executable, "-X", "faulthandler", "-c", textwrap.dedent(program), f"soft:entropy?run={how}"],
+            env={**os.environ, "PYTHONPATH": os.path.dirname(__file__)},
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (0, "refused\n", ""), done.stderr[-2000:]

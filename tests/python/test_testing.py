@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -179,3 +180,39 @@ def test_the_fixtures_run_a_test_over_each_interface_and_fail_it_for_a_broken_ru
 
 def test_fixture_device_is_a_factory(virtio_device: Callable[..., testing.Device]) -> None:
     assert virtio_device("net").address != virtio_device("net").address
+
+
+def test_a_ring_end_uses_the_chains_of_a_ring_of_ones_own_and_says_what_breaks_a_rule() -> None:
+    region = virtio.Region.create(4096)
+    end = testing.RingEnd(region, 8)
+    memory, (avail, used) = memoryview(region), end.areas
+    assert 8 * 16 <= avail < used < end.ring_bytes <= len(region)
+    struct.pack_into("<QIHH", memory, 0, 1 << 32, 16, 1, 1)  # the device reads, and goes on at 1
+    struct.pack_into("<QIHH", memory, 16, 2 << 32, 64, 2, 0)  # the device writes
+    struct.pack_into("<HHH", memory, avail, 0, 1, 0)
+    assert (end.run(), end.run()) == (1, 0)
+    assert struct.unpack_from("<HHII", memory, used) == (0, 1, 0, 64)
+
+    struct.pack_into("<QIHH", memory, 0, 1 << 32, 16, 1, 9)
+    struct.pack_into("<HHHH", memory, avail, 0, 2, 0, 0)
+    with pytest.raises(virtio.ProtocolError, match="descriptor 9 is outside"):
+        end.run()
+    with pytest.raises(ValueError, match="power of two"):
+        testing.RingEnd(region, 3)
+
+
+def test_a_blank_device_gives_every_buffer_back_as_it_was() -> None:
+    for run in ("inline", "thread", "stepped"):
+        device = testing.device("blank", run=run)
+        with device as address, virtio.open(address) as dev:
+            dev.negotiate()
+            with dev.queue(0) as q:
+                dev.start()
+                pool = dev.pool(2, 32)
+                memoryview(pool[1])[:] = bytes(range(32))
+                token = q.add(readable=[pool[0]], writable=[pool[1]])
+                q.notify()
+                if run == "stepped":
+                    assert device.settle() == 1
+                assert q.wait(token, timeout=10).written == 32
+                assert memoryview(pool[1]) == bytes(range(32))

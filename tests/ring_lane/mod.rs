@@ -1,9 +1,9 @@
 //! A ring as the lane of a shared queue, over a port of the test's own: for loom's models and for real threads.
 
 use virtio::Result;
-use virtio::device::{Lane, Port, Used};
+use virtio::device::{Lane, Port};
 use virtio::mem::lease::{DeviceStopped, RawRange};
-use virtio::queue::{Ring, Token};
+use virtio::queue::{Completion, Ring, Token};
 use virtio::sync::Arc;
 
 /// The driver's side of a queue. The device's end of these tests reaches no payload.
@@ -57,8 +57,8 @@ impl<P: Port> Lane for RingLane<P> {
         self.ring.kick_again().is_some()
     }
 
-    fn pop(&mut self) -> Result<Option<Used<RawRange>>> {
-        Ok(self.ring.pop()?.map(Used::take))
+    fn pop_with<T>(&mut self, take: impl FnOnce(Completion<'_, RawRange>) -> T) -> Result<Option<T>> {
+        Ok(self.ring.pop()?.map(take))
     }
 
     fn arm(&mut self) -> Result<bool> {

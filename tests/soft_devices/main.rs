@@ -1,6 +1,7 @@
 //! Software devices behind every interface, driven through the transports that hardware meets.
 #![cfg(all(feature = "soft", not(loom)))]
 
+mod blank;
 mod block;
 #[path = "../driver_common/checked.rs"]
 mod checked;

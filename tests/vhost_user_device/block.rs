@@ -20,6 +20,7 @@ fn every_request_type_does_what_it_says() {
     let place = Place::new();
     let bytes = Arc::new(Mutex::new(vec![0; 1 << 20]));
     let device = VhostUserDevice::builder(soft::Block::memory(Arc::clone(&bytes)).id("over a socket"))
+        .checked(true)
         .build(&place.0)
         .unwrap();
     let disk = open(&device, 1);
@@ -46,14 +47,16 @@ fn every_request_type_does_what_it_says() {
     drop(stored);
     disk.close().unwrap();
     let report = device.report();
-    assert_eq!((report.connections, report.error), (1, None));
+    assert_eq!((report.connections, report.error, report.device.broken), (1, None, None));
 }
 
 #[test]
 fn several_queues_serve_several_threads() {
     let place = Place::new();
-    let device =
-        VhostUserDevice::builder(soft::Block::zeroes(4 << 11).with_queues(3)).build(&place.0).unwrap();
+    let device = VhostUserDevice::builder(soft::Block::zeroes(4 << 11).with_queues(3))
+        .checked(true)
+        .build(&place.0)
+        .unwrap();
     let disk = Arc::new(open(&device, 3));
     let threads: Vec<_> = (0..3u8)
         .map(|number| {
@@ -71,7 +74,9 @@ fn several_queues_serve_several_threads() {
         })
         .collect();
     threads.into_iter().for_each(|thread| thread.join().unwrap());
-    assert!(device.report().chains >= 300);
+    let report = device.report();
+    assert!(report.device.chains >= 300);
+    assert_eq!(report.device.broken, None);
 }
 
 #[test]

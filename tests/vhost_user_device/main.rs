@@ -4,6 +4,9 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail")]
 
 mod block;
+mod hostile;
+mod oracle;
+mod restart;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -71,10 +71,13 @@ def _block(commands: argparse._SubParsersAction[_Parser]) -> None:
     )
     bench = _command(
         verbs, "bench", "measure reads of a block device, at random places",
-        "block bench soft:block?size=64M\nblock bench soft:block --mode batch --depth 128 --seconds 5 --json",
+        "block bench soft:block?size=64M\nblock bench soft:block --mode batch --depth 128 --seconds 5 --json\n"
+        "block bench vhost-user:/run/a.sock vhost-user:/run/b.sock",
     )
     for verb in (read, write, bench):
-        verb.add_argument("address", help="the device, such as soft:block?path=disk.img")
+        several = {"nargs": "+", "metavar": "address"} if verb is bench else {}
+        more = "; several are measured in turns and shown side by side" if verb is bench else ""
+        verb.add_argument("address", help=f"the device, such as soft:block?path=disk.img{more}", **several)  # type: ignore[arg-type]
         verb.add_argument("--timeout", type=float, default=30.0, metavar="S", help="for each answer (30)")
     for verb in (read, write):
         verb.add_argument("--offset", type=_size, default=0, metavar="N", help="where to begin in the device, in bytes")
@@ -132,10 +135,15 @@ def _parser() -> argparse.ArgumentParser:
     _block(commands)
 
     demo = _command(
-        commands, "demo", "read and write a software block device through the whole stack, check the data, measure",
-        "demo\ndemo --transport mmio-legacy\ndemo --json 2>/dev/null",
+        commands, "demo", "read and write a block device through the whole stack, check the data, measure",
+        "demo\ndemo --transport mmio-legacy\ndemo --vhost-user\ndemo --json 2>/dev/null",
     )
-    demo.add_argument("--transport", choices=TRANSPORTS, default=TRANSPORTS[0], help="register interface (pci-modern)")
+    which = demo.add_mutually_exclusive_group()
+    which.add_argument("--transport", choices=TRANSPORTS, default=TRANSPORTS[0], help="register interface (pci-modern)")
+    which.add_argument(
+        "--vhost-user", action="store_true",
+        help="the device is a qemu-storage-daemon's, started for it, behind a Unix socket",
+    )
     demo.add_argument("--size", type=_size, default=64 << 20, metavar="N", help="size of the image (64M)")
     demo.add_argument("--seconds", type=float, default=0.5, metavar="S", help="for each row of the table (0.5)")
     demo.add_argument("--progress", action="store_true", help="show the progress when it is no terminal, too")

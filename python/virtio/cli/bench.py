@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import virtio
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-__all__ = ["NAMES", "measure"]
+__all__ = ["NAMES", "compare", "measure"]
 
 NAMES = {"one": "one at a time", "batch": "batches", "asyncio": "asyncio"}
 SECTOR = 512
 PLACES = 4096
+ROUNDS = 3
 
 
 class _Clock:
@@ -35,7 +36,7 @@ class _Clock:
         self.latencies.append(time.perf_counter() - begun)
         self.requests += requests
 
-    def result(self, mode: str, depth: int) -> dict[str, Any]:
+    def result(self, mode: str, depth: int, counted: Mapping[str, int]) -> dict[str, Any]:
         seconds = time.perf_counter() - self.start
         ordered = sorted(self.latencies) or [0.0]
         return {
@@ -48,6 +49,8 @@ class _Clock:
                 "median": ordered[len(ordered) // 2] * 1e6,
                 "p99": ordered[min(len(ordered) * 99 // 100, len(ordered) - 1)] * 1e6,
             },
+            "kicks": counted["kicks"],
+            "kicks_saved": 1 - counted["kicks"] / max(counted["used"], 1),
         }
 
 
@@ -75,7 +78,7 @@ def _one(address: str, seconds: float, block_size: int, _depth: int, timeout: fl
             begun = time.perf_counter()
             disk.pread(block_size, next(places))
             clock.add(begun, 1)
-        return clock.result("one", 1)
+        return clock.result("one", 1, disk.counters[0])
 
 
 def _batch(address: str, seconds: float, block_size: int, depth: int, timeout: float) -> dict[str, Any]:
@@ -92,7 +95,7 @@ def _batch(address: str, seconds: float, block_size: int, depth: int, timeout: f
                 clock.add(begun, depth)
                 if not clock.running():
                     break
-        return clock.result("batch", depth)
+        return clock.result("batch", depth, disk.counters[0])
 
 
 def _asyncio(address: str, seconds: float, block_size: int, depth: int, timeout: float) -> dict[str, Any]:
@@ -113,7 +116,7 @@ def _asyncio(address: str, seconds: float, block_size: int, depth: int, timeout:
             async with asyncio.TaskGroup() as group:
                 for _ in range(depth):
                     group.create_task(worker(disk, places, clock))
-            return clock.result("asyncio", depth)
+            return clock.result("asyncio", depth, disk.counters)
 
     try:
         return asyncio.run(all_workers())
@@ -132,7 +135,37 @@ _WAYS: dict[str, Callable[[str, float, int, int, float], dict[str, Any]]] = {
 def measure(
     mode: str, address: str, *, seconds: float, block_size: int = 4096, depth: int = 32, timeout: float = 30.0
 ) -> dict[str, Any]:
-    """Reads for so many seconds; answers requests, IOPS and latencies: of a request, or of a batch."""
+    """Reads for so many seconds; answers requests, IOPS, latencies (of a request, or of a batch), and what the driver
+    counted."""
     if depth < 1:
         raise ValueError("at least one read is in flight")
     return _WAYS[mode](address, seconds, block_size, depth, timeout)
+
+
+def compare(
+    modes: Sequence[str],
+    addresses: Sequence[str],
+    *,
+    seconds: float,
+    block_size: int,
+    depth: int,
+    timeout: float,
+    told: Callable[[str, str], None],
+) -> list[dict[str, Any]]:
+    """Measures several devices in turns, so that what else the machine does concerns all of them alike; answers a row
+    for each mode and address: of its rounds the one in the middle. `told` hears of each measurement before it starts."""
+    rows = []
+    for mode in modes:
+        rounds: dict[str, list[dict[str, Any]]] = {address: [] for address in addresses}
+        for _ in range(ROUNDS):
+            for address in addresses:
+                told(mode, address)
+                rounds[address].append(
+                    measure(
+                        mode, address, seconds=seconds / ROUNDS, block_size=block_size, depth=depth, timeout=timeout
+                    )
+                )
+        for address, of_one in rounds.items():
+            ordered = sorted(of_one, key=lambda row: row["iops"])
+            rows.append({"address": address, **ordered[len(ordered) // 2]})
+    return rows

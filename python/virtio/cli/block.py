@@ -10,7 +10,7 @@ from errno import EROFS
 from typing import IO, TYPE_CHECKING, Any, cast
 
 import virtio
-from virtio.cli.bench import NAMES, measure
+from virtio.cli.bench import NAMES, compare, measure
 from virtio.cli.output import Progress, number, print_json, table
 
 if TYPE_CHECKING:
@@ -108,14 +108,44 @@ def _summary(args: argparse.Namespace, done: int, digest: str, seconds: float) -
         print(f"{done} bytes, sha256 {digest}")
 
 
+def _bench_several(args: argparse.Namespace) -> int:
+    """Several devices, side by side."""
+    if len(set(args.address)) < len(args.address):
+        raise ValueError("each address is measured once: they are not all different")
+    rows = compare(
+        args.mode or list(NAMES),
+        args.address,
+        seconds=args.seconds,
+        block_size=args.block_size,
+        depth=args.depth,
+        timeout=args.timeout,
+        told=lambda mode, address: print(f"measuring: {NAMES[mode]}, {address}", file=sys.stderr),
+    )
+    if args.json:
+        print_json({"addresses": args.address, "block_size": args.block_size, "results": rows})
+        return 0
+    head = ["READS", "DEVICE", "IN FLIGHT", "IOPS", "TO THE FIRST", "MEDIAN us", "P99 us"]
+    cells = []
+    for row in rows:
+        first = next(other for other in rows if other["mode"] == row["mode"])
+        latency, ratio = row["latency_us"], row["iops"] / max(first["iops"], 1e-9)
+        cells.append([NAMES[row["mode"]], row["address"], str(row["depth"]), number(row["iops"]), f"{ratio:.2f}"])
+        cells[-1] += [f"{latency['median']:.1f}", f"{latency['p99']:.1f}"]
+    table(head, cells, right=range(2, len(head)))
+    return 0
+
+
 def _bench(args: argparse.Namespace) -> int:
+    if len(args.address) > 1:
+        return _bench_several(args)
+    [address] = args.address
     rows = []
     for mode in args.mode or NAMES:
         print(f"measuring: {NAMES[mode]}", file=sys.stderr)
         rows.append(
             measure(
                 mode,
-                args.address,
+                address,
                 seconds=args.seconds,
                 block_size=args.block_size,
                 depth=args.depth,
@@ -123,23 +153,25 @@ def _bench(args: argparse.Namespace) -> int:
             )
         )
     if args.json:
-        print_json({"address": args.address, "block_size": args.block_size, "results": rows})
+        print_json({"address": address, "block_size": args.block_size, "results": rows})
     else:
         show(rows)
     return 0
 
 
 def show(rows: list[dict[str, Any]]) -> None:
-    """A table of measurements; those of a software device know what was saved."""
-    head = ["READS", "IN FLIGHT", "IOPS", "MEDIAN us", "P99 us"]
-    saved = "kicks_saved" in rows[0]
-    head += ["KICKS SAVED", "INTERRUPTS SAVED"] if saved else []
+    """A table of measurements; those of a software device know what interrupts were saved."""
+    head = ["READS", "IN FLIGHT", "IOPS", "MEDIAN us", "P99 us", "KICKS SAVED"]
+    saved = ["kicks_saved"]
+    if "interrupts_saved" in rows[0]:
+        head.append("INTERRUPTS SAVED")
+        saved.append("interrupts_saved")
     cells = []
     for row in rows:
         latency = row["latency_us"]
         cells.append([NAMES[row["mode"]], str(row["depth"]), number(row["iops"])])
         cells[-1] += [f"{latency['median']:.1f}", f"{latency['p99']:.1f}"]
-        cells[-1] += [f"{row[key]:.1%}" for key in ("kicks_saved", "interrupts_saved") if saved]
+        cells[-1] += [f"{row[key]:.1%}" for key in saved]
     table(head, cells, right=range(1, len(head)))
 
 

@@ -13,9 +13,10 @@ True
 
 Each device checks the driver against the rules of VIRTIO 1.4 (`RULES`); leaving the `with` raises RuleBroken if one
 was broken. It opens at its address any number of times, in this process only. pytest has fixtures for the same:
-`virtio_device`, `virtio_transport`, `virtio_qemu` (see `virtio.testing.plugin`).
+`virtio_device`, `virtio_transport`, `virtio_vhost_user`, `virtio_qemu` (see `virtio.testing.plugin`).
 
-`qemu()` starts a machine whose devices somebody else made.
+`vhost_user()` puts the same devices behind a Unix socket, for drivers of any process, and has a block device that does
+nothing but complete, for benchmarks. `qemu()` starts a machine whose devices somebody else made.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from urllib.parse import quote
 
-from virtio._virtio import Lie, Report, _lies, _Qemu, _rules, _SoftDevice
+from virtio._virtio import Lie, Report, RingEnd, _lies, _Qemu, _rules, _SoftDevice
+from virtio.testing._vhost_user import VhostUserDevice, vhost_user
 
 if TYPE_CHECKING:
     import os
@@ -41,14 +43,17 @@ __all__ = [
     "Machine",
     "Qemu",
     "Report",
+    "RingEnd",
     "RuleBroken",
     "Transport",
+    "VhostUserDevice",
     "block",
     "console",
     "device",
     "entropy",
     "net",
     "qemu",
+    "vhost_user",
 ]
 
 Transport: TypeAlias = Literal["pci-modern", "pci-transitional", "pci-legacy", "mmio", "mmio-legacy"]
@@ -165,7 +170,7 @@ def device(
     checked: bool = True,
     **parameters: object,
 ) -> Device:
-    """A software device of a type: "block", "entropy", "console" or "net". `parameters` are those that its `soft:`
+    """A software device of a type: "blank", "block", "entropy", "console" or "net". `parameters` are those that its `soft:`
     address takes, such as `event_idx=False` or `endian="big"`."""
     given = {"transport": transport, **parameters}
     pairs = "&".join(f"{key}={_parameter(value)}" for key, value in given.items() if value is not None)

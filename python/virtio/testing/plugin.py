@@ -2,6 +2,8 @@
 
 `virtio_device(kind, **parameters)` makes software devices, as virtio.testing.device() does, and at the end of the test
 fails it if its driver broke a rule; `virtio_transport` runs a test once over each register interface.
+`virtio_vhost_user(device, **parameters)` makes those behind a Unix socket, as virtio.testing.vhost_user() does, and fails
+a test whose driver broke a rule of rings or of the protocol.
 `virtio_qemu(machine, devices, …)` starts machines of QEMU's, as virtio.testing.qemu() does, and ends them after the test; a
 test that fails shows what they said.
 
@@ -20,7 +22,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from virtio.testing import Device, Qemu, Transport
+    from virtio.testing import Device, Qemu, Transport, VhostUserDevice
 
 TRANSPORTS = ("pci-modern", "pci-transitional", "pci-legacy", "mmio", "mmio-legacy")
 
@@ -42,6 +44,24 @@ def virtio_device() -> Iterator[Callable[..., Device]]:
 
     def make(kind: str, **parameters: Any) -> Device:
         made.append(testing.device(kind, **parameters))
+        return made[-1]
+
+    yield make
+    for device in made:
+        device.close()
+    for device in made:
+        device.check()
+
+
+@pytest.fixture
+def virtio_vhost_user() -> Iterator[Callable[..., VhostUserDevice]]:
+    """Makes software devices behind Unix sockets; what they found fails the test at its end."""
+    from virtio import testing
+
+    made: list[VhostUserDevice] = []
+
+    def make(device: Any = "block", **parameters: Any) -> VhostUserDevice:
+        made.append(testing.vhost_user(device, **parameters))
         return made[-1]
 
     yield make

@@ -6,10 +6,9 @@ use super::{Queue, QueuePort};
 use crate::Result;
 use crate::device::lane::Lane;
 use crate::device::shared::Shared;
-use crate::device::used::Used;
 use crate::mem::lease::Lease;
 use crate::mem::pool::DmaBuf;
-use crate::queue::{Ring, Token};
+use crate::queue::{Completion, Ring, Token};
 
 impl<B: Lease + Send + 'static> Queue<B> {
     /// Makes it one for several threads.
@@ -64,8 +63,9 @@ impl<B: Lease + Send + 'static> Lane for Queue<B> {
         self.ring.as_mut().and_then(Ring::kick_again).is_some()
     }
 
-    fn pop(&mut self) -> Result<Option<Used<B>>> {
-        Self::pop(self)
+    #[inline]
+    fn pop_with<T>(&mut self, take: impl FnOnce(Completion<'_, B>) -> T) -> Result<Option<T>> {
+        Self::pop_with(self, take)
     }
 
     fn arm(&mut self) -> Result<bool> {

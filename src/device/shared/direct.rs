@@ -5,23 +5,40 @@ use core::sync::atomic::Ordering;
 use core::time::Duration;
 
 use super::Shared;
+use super::state::State;
 use crate::device::lane::{Lane, Port};
-use crate::device::used::Used;
+use crate::device::used::{Done, Used};
 use crate::queue::Token;
+use crate::sync::MutexGuard;
 use crate::{Error, Result};
 
 impl<L: Lane> Shared<L> {
-    /// Gives up to `most` completions that nobody waits for to `take`, and answers how many there were. `take` runs
-    /// under the lock, and must not wait. An error is given where it is what comes first; else it comes again.
-    pub fn pop_with(&self, most: usize, mut take: impl FnMut(Used<L::Buf>)) -> Result<usize> {
+    /// Takes a completion that nobody waits for, if there is one, and lets its buffers go.
+    #[inline]
+    pub fn pop_done(&self) -> Result<Option<Done>> {
+        let mut state = self.open()?;
+        if state.is_alone() {
+            return state.lane.pop_with(Done::take);
+        }
+        drop(state);
+        Ok(self.pop()?.map(Done::from))
+    }
+
+    /// Gives up to `most` completions that nobody waits for to `take`, and answers how many there were; their buffers
+    /// go. `take` runs under the lock, and must not wait. An error is given where it is what comes first; else it comes
+    /// again.
+    pub fn pop_many(&self, most: usize, mut take: impl FnMut(Done)) -> Result<usize> {
         let mut state = self.open()?;
         let alone = state.is_alone();
         let drained = if alone { Ok(0) } else { state.drain() };
         let mut count = 0usize;
         while count < most {
-            let next = if alone { state.lane.pop() } else { state.any().transpose() };
+            let next = match alone {
+                true => state.lane.pop_with(Done::take),
+                false => state.any().transpose().map(|used| used.map(Done::from)),
+            };
             match next {
-                Ok(Some(used)) => take(used),
+                Ok(Some(done)) => take(done),
                 Ok(None) => break,
                 // It was told now, or comes again: what ended with the device is told once, and by itself.
                 Err(error) if count == 0 => return Err(error),
@@ -39,20 +56,37 @@ impl<L: Lane> Shared<L> {
         if count == 0 { drained.map(|_| 0) } else { Ok(count) }
     }
 
-    /// Takes the completion of one request, if it has come; what comes before it is kept for its owners. Errors as
-    /// [`Shared::wait`].
-    pub fn try_wait(&self, token: Token) -> Result<Option<Used<L::Buf>>> {
+    /// Takes the completion of one request, if it has come, and lets its buffers go; what comes before it is kept for
+    /// its owners. Errors as [`Shared::wait`].
+    #[inline]
+    pub fn try_wait(&self, token: Token) -> Result<Option<Done>> {
         let mut state = self.open()?;
-        if state.is_alone()
-            && let Some(used) = state.lane.pop()?
-        {
-            if used.token == token {
-                return Ok(Some(used));
+        if state.is_alone() {
+            let mut other = None;
+            let popped = state.lane.pop_with(|completion| {
+                if completion.token() == token {
+                    return Some(completion.written());
+                }
+                other = Some(Used::take(completion));
+                None
+            });
+            match popped {
+                Ok(Some(Some(written))) => return Ok(Some(Done { token, written })),
+                Ok(_) => {}
+                Err(error) => return Err(error),
             }
-            state.store(used.token, Ok(used));
+            if let Some(other) = other {
+                state.store(other.token, Ok(other));
+            }
         }
+        self.look_for(state, token)
+    }
+
+    /// [`Shared::try_wait`] by the books.
+    #[cold]
+    fn look_for(&self, mut state: MutexGuard<'_, State<L>>, token: Token) -> Result<Option<Done>> {
         if let Some(used) = state.claim(token)? {
-            return Ok(Some(used));
+            return Ok(Some(used.into()));
         }
         let drained = state.drain();
         let result = state.fetch(token);
@@ -61,13 +95,14 @@ impl<L: Lane> Shared<L> {
             self.tell(&mut state);
         }
         match result {
-            Some(result) => result.map(Some),
+            Some(result) => result.map(|used| Some(used.into())),
             None => drained.map(|_| None),
         }
     }
 
     /// Keeps what a call gave for whoever asks next, as if nobody had asked: for a caller that cannot pass it on.
     /// Nothing is kept by a queue that was closed.
+    #[cold]
     pub fn put_back(&self, result: Result<Used<L::Buf>>) {
         let token = match &result {
             Ok(used) => used.token,

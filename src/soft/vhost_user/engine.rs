@@ -52,8 +52,8 @@ pub(in crate::soft) trait Engine: Send + Debug {
     fn disconnected(&mut self) -> Result<()>;
     /// Serves rings for a moment; answers whether there is more to do at once.
     fn work(&mut self) -> bool;
-    /// Chains used in all.
-    fn chains(&self) -> u64;
+    /// Chains used, and calls made, in all.
+    fn counted(&self) -> (u64, u64);
 }
 
 /// A software device of [`crate::soft`].
@@ -180,7 +180,8 @@ impl Engine for Modelled {
         })
     }
 
-    fn chains(&self) -> u64 {
-        self.machine.core().total
+    fn counted(&self) -> (u64, u64) {
+        let core = self.machine.core();
+        (core.total, core.interrupts)
     }
 }

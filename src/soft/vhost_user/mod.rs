@@ -7,6 +7,7 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
 use std::path::{Path, PathBuf};
@@ -16,7 +17,9 @@ use std::thread::{Builder, JoinHandle};
 use self::engine::Modelled;
 pub(super) use self::engine::{Engine, RingPlace};
 use self::server::Server;
+use super::check::Checker;
 use super::core::{Core, Make};
+use super::device::Report;
 use super::machine::{Machine, Run};
 use super::model::DeviceModel;
 use super::null::{NullBlock, NullEngine};
@@ -58,8 +61,9 @@ pub struct VhostUserReport {
     pub connected: bool,
     /// Front-ends that have connected.
     pub connections: u64,
-    /// Chains used.
-    pub chains: u64,
+    /// What the device itself did and saw: its notifications are the kicks that were taken, its interrupts the calls.
+    /// Accesses are not counted, there being no registers; a null device tells no more than what it counted.
+    pub device: Report,
     /// What ended the last connection that did not end in peace.
     pub error: Option<Error>,
 }
@@ -72,7 +76,8 @@ struct Shared {
     ended: EventFd,
     stop: AtomicBool,
     hang_up: AtomicBool,
-    chains: AtomicU64,
+    /// Chains, kicks and calls.
+    counts: [AtomicU64; 3],
     seen: Mutex<VhostUserReport>,
 }
 
@@ -83,10 +88,19 @@ pub struct VhostUserDeviceBuilder {
     offer: Features,
     withhold: Features,
     protocol: u64,
-    lies: alloc::vec::Vec<DeviceLie>,
+    lies: Vec<DeviceLie>,
+    checked: bool,
 }
 
 impl VhostUserDeviceBuilder {
+    /// Whether the driver is held to the rules of the rings ([`Report::broken`]); those of registers have no place
+    /// here.
+    #[must_use]
+    pub fn checked(mut self, checked: bool) -> Self {
+        self.checked = checked;
+        self
+    }
+
     /// Features to offer beyond what the type and the rings bring.
     #[must_use]
     pub fn offer(mut self, features: Features) -> Self {
@@ -137,6 +151,7 @@ impl VhostUserDeviceBuilder {
         for lie in self.lies {
             core.tell(lie)?;
         }
+        core.checker = self.checked.then(|| Box::new(Checker::new()));
         let address = address(path, device_type)?;
         let machine = Arc::new(Machine::new(address, Arc::clone(&dma), core, Run::Stepped)?);
         let changed = EventFd::new()?;
@@ -189,7 +204,8 @@ impl VhostUserDevice {
             offer: Features::EMPTY,
             withhold: Features::EMPTY,
             protocol: PROTOCOL,
-            lies: alloc::vec::Vec::new(),
+            lies: Vec::new(),
+            checked: false,
         }
     }
 
@@ -216,7 +232,7 @@ impl VhostUserDevice {
             ended: EventFd::new()?,
             stop: AtomicBool::new(false),
             hang_up: AtomicBool::new(false),
-            chains: AtomicU64::new(0),
+            counts: Default::default(),
             seen: Mutex::new(VhostUserReport::default()),
         });
         let server = Server::new(endpoint, Arc::clone(&shared), engine, protocol, dma, changed)?;
@@ -242,12 +258,22 @@ impl VhostUserDevice {
     /// What it did and saw.
     pub fn report(&self) -> VhostUserReport {
         let seen = self.shared.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        VhostUserReport { chains: self.shared.chains.load(Ordering::Relaxed), ..seen }
+        let device = self.machine.as_ref().map(|machine| machine.report()).unwrap_or_default();
+        let [chains, notifications, interrupts] =
+            [0, 1, 2].map(|at| self.shared.counts.get(at).map_or(0, |count| count.load(Ordering::Relaxed)));
+        VhostUserReport { device: Report { chains, notifications, interrupts, ..device }, ..seen }
     }
 
     /// Ends the connection that there is, as a back-end that dies does.
     pub fn hang_up(&self) -> Result<()> {
         self.shared.hang_up.store(true, Ordering::SeqCst);
+        self.shared.wake.signal()
+    }
+
+    /// Tells no lie any more. What was written to memory stays. [`Error::Misuse`] for a null device.
+    pub fn be_honest(&self) -> Result<()> {
+        self.machine()?.core().script.clear();
+        self.machine()?.look_again()?;
         self.shared.wake.signal()
     }
 

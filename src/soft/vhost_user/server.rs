@@ -30,6 +30,8 @@ pub(super) struct Server {
     protocol: u64,
     dma: Arc<SoftDma>,
     changed: EventFd,
+    /// Kicks taken on all connections.
+    kicks: u64,
 }
 
 /// Tells that the thread has ended, also where it ends in a panic.
@@ -53,7 +55,7 @@ impl Server {
         changed: EventFd,
     ) -> Result<Self> {
         let listener = endpoint.listener().ok_or(Error::Misuse { what: "a device end waits at its path" })?;
-        Ok(Self { endpoint, listener, shared, engine, protocol, dma, changed })
+        Ok(Self { endpoint, listener, shared, engine, protocol, dma, changed, kicks: 0 })
     }
 
     pub(super) fn run(mut self) {
@@ -144,16 +146,29 @@ impl Server {
         watch.add(&self.changed, Woken::Changed)?;
         let table = Table::new(Arc::clone(&self.dma));
         let mut session = Session::new(fd, &mut self.engine, table, self.protocol, watch)?;
+        session.kicks = self.kicks;
         let outcome = converse(&mut session, &self.shared, &self.changed);
         session.table.clear();
+        session.count(&self.shared);
+        self.kicks = session.kicks;
         outcome
+    }
+}
+
+impl Session<'_> {
+    /// Shows what was counted.
+    fn count(&self, shared: &Shared) {
+        let (chains, calls) = self.engine.counted();
+        for (count, value) in shared.counts.iter().zip([chains, self.kicks, calls]) {
+            count.store(value, Ordering::Relaxed);
+        }
     }
 }
 
 fn converse(session: &mut Session<'_>, shared: &Shared, changed: &EventFd) -> Result<()> {
     loop {
         let more = session.work()?;
-        shared.chains.store(session.engine.chains(), Ordering::Relaxed);
+        session.count(shared);
         for woken in session.watch.wait(!more)? {
             match woken {
                 Woken::Owner => drop(shared.wake.drain()?),

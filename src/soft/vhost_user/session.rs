@@ -56,6 +56,8 @@ pub(super) struct Session<'a> {
     pub(super) protocol: u64,
     /// Feature bits as the front-end set them.
     pub(super) features: Option<u64>,
+    /// Kicks taken.
+    pub(super) kicks: u64,
 }
 
 impl<'a> Session<'a> {
@@ -79,6 +81,7 @@ impl<'a> Session<'a> {
             offered,
             protocol: 0,
             features: None,
+            kicks: 0,
         })
     }
 
@@ -102,6 +105,7 @@ impl<'a> Session<'a> {
     pub(super) fn kicked(&mut self, index: u16) -> Result<()> {
         if let Some(kick) = self.rings.get(usize::from(index)).and_then(|ring| ring.kick.as_ref()) {
             kick.drain()?;
+            self.kicks = self.kicks.wrapping_add(1);
             self.engine.kicked(index)?;
         }
         Ok(())
