@@ -24,8 +24,9 @@ pub struct QueueConfig {
     pub size: Option<u16>,
     /// Whether chains of several buffers go into indirect tables where that was negotiated.
     pub indirect: bool,
-    /// Whether chains of several buffers go into tables only when half of the descriptors are in use: see
-    /// [`RingConfig::direct_from`].
+    /// Whether chains of several buffers go into tables only when a quarter of the descriptors is left: see
+    /// [`RingConfig::direct_from`]; and whether descriptors that would not change are left alone
+    /// ([`RingConfig::remember`]).
     pub direct_first: bool,
     /// Tables for chains of more than 8 buffers: 0 or a power of two.
     pub large_tables: u16,
@@ -167,7 +168,8 @@ impl Device {
         config.barrier = self.transport.barrier();
         config.event_idx = has(Features::EVENT_IDX);
         config.indirect = wish.indirect && has(Features::INDIRECT_DESC);
-        config.direct_from = if wish.direct_first { size / 2 } else { u16::MAX };
+        config.direct_from = if wish.direct_first { size / 4 } else { u16::MAX };
+        config.remember = wish.direct_first;
         config.large_tables = if config.indirect { wish.large_tables } else { 0 };
         config.strict = self.options.strict;
         config.first_generation = first_generation();

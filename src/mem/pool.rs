@@ -9,6 +9,7 @@ use core::fmt;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, Ordering};
 
+use super::copy;
 use super::lease::Lease;
 use super::mapping::{base_page_size, bytes};
 use super::region::DmaRegion;
@@ -57,6 +58,10 @@ struct Inner {
 /// What is known of a slot, in one place, so that a lease can be a single pointer.
 struct Record {
     addr: u64,
+    /// The first byte in this process.
+    start: *mut u8,
+    /// [`DmaSpace::id`] of the chunk's space.
+    space: u64,
     /// The pool, whose allocation this record is part of.
     pool: *const Inner,
     index: u32,
@@ -64,7 +69,8 @@ struct Record {
     len: AtomicU32,
 }
 
-// SAFETY: `pool` is only followed by a `DmaBuf`, which keeps the pool alive; everything else is `Send`.
+// SAFETY: `pool` and `start` are only followed by a `DmaBuf`, which keeps the pool alive, and the pool its chunk;
+// everything else is `Send`.
 unsafe impl Send for Record {}
 // SAFETY: as above: everything else is `Sync`.
 unsafe impl Sync for Record {}
@@ -102,6 +108,8 @@ impl DmaPool {
         Ok(Self(Arc::new_cyclic(|weak| {
             let record = |index: u32| Record {
                 addr: addr.wrapping_add(u64::from(index).wrapping_mul(u64::from(stride))),
+                start: chunk.as_ptr().wrapping_add((index as usize).wrapping_mul(stride as usize)),
+                space: chunk.space_id(),
                 pool: weak.as_ptr(),
                 index,
                 len: AtomicU32::new(stride),
@@ -257,7 +265,7 @@ impl DmaBuf {
 
     /// Address of the first byte in this process; see [`DmaRegion::as_ptr`].
     pub fn as_ptr(&self) -> *mut u8 {
-        self.inner().chunk.as_ptr().wrapping_add(self.start())
+        self.record().start
     }
 
     /// The region that it lies in.
@@ -277,7 +285,7 @@ impl DmaBuf {
     /// [`DmaSpace::id`] of the space that it comes from: only that space's device can reach it.
     #[inline]
     pub fn space_id(&self) -> u64 {
-        self.inner().chunk.space_id()
+        self.record().space
     }
 
     /// Sets the length. [`Error::OutOfBounds`] above the capacity.
@@ -306,14 +314,19 @@ impl DmaBuf {
     #[inline]
     pub fn read(&self, offset: usize, to: &mut [u8]) -> Result<()> {
         within(offset, to.len(), self.len() as usize)?;
-        self.inner().chunk.read(self.start().wrapping_add(offset), to)
+        // SAFETY: the slot has at least `len` bytes, and its chunk stays mapped as long as the pool, which this lease
+        // keeps; payload is reached by copies and by the device alone.
+        unsafe { copy::copy_from_shared(to, self.record().start.wrapping_add(offset)) };
+        Ok(())
     }
 
     /// Copies `from` to `offset`. [`Error::OutOfBounds`] beyond the length; then nothing is written.
     #[inline]
     pub fn write(&self, offset: usize, from: &[u8]) -> Result<()> {
         within(offset, from.len(), self.len() as usize)?;
-        self.inner().chunk.write(self.start().wrapping_add(offset), from)
+        // SAFETY: as in `read`.
+        unsafe { copy::copy_to_shared(self.record().start.wrapping_add(offset), from) };
+        Ok(())
     }
 
     /// Sets all its bytes, to its length, to `value`.

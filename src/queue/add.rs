@@ -2,7 +2,8 @@
 
 use super::indirect::{SMALL, Table};
 use super::inflight::{NIL, Place};
-use super::split::{Desc, write_addr, write_rest};
+use super::ring::{UNKNOWN, Written};
+use super::split::{Desc, encode_rest, write_addr, write_rest};
 use super::{Ring, Token};
 use crate::Error;
 use crate::error::ChainFault;
@@ -57,7 +58,7 @@ impl<B: Lease> Ring<B> {
             return self.add_otherwise(readable, writable);
         }
         match Self::admit(&readable, &writable) {
-            Some(chain) => Ok(self.fill_ring(ByteOrder::Little, chain, readable, writable)),
+            Some(chain) => Ok(self.fill_ring::<false, R, W>(ByteOrder::Little, chain, readable, writable)),
             None => Err(self.refuse(readable, writable)),
         }
     }
@@ -71,10 +72,11 @@ impl<B: Lease> Ring<B> {
     ) -> Result<Token, Refused<B, R, W>> {
         let admitted = Self::admit(&readable, &writable).filter(|chain| self.has_room(chain.parts));
         let Some(chain) = admitted else { return Err(self.refuse(readable, writable)) };
-        Ok(if self.uses_table(chain.parts) {
+        let enough = u32::from(self.config().direct_from.max(chain.parts));
+        Ok(if self.uses_table(chain.parts) && self.inflight.free() < enough {
             self.fill_table(chain, readable, writable)
         } else {
-            self.fill_ring(self.split.order(), chain, readable, writable)
+            self.fill_ring::<true, R, W>(self.split.order(), chain, readable, writable)
         })
     }
 
@@ -134,9 +136,9 @@ impl<B: Lease> Ring<B> {
     }
 
     /// One descriptor of the ring's own table for each buffer. `order` is a constant on the
-    /// common way.
+    /// common way. Only with `REMEMBER` it is looked at whether the ring remembers.
     #[inline(always)]
-    fn fill_ring<const R: usize, const W: usize>(
+    fn fill_ring<const REMEMBER: bool, const R: usize, const W: usize>(
         &mut self,
         order: ByteOrder,
         chain: Admitted,
@@ -145,7 +147,8 @@ impl<B: Lease> Ring<B> {
     ) -> Token {
         let head = self.inflight.first_free();
         let (table, places) = (self.split.table(), self.inflight.places());
-        let mut fill = Fill { table, order, places, at: head, tail: head, left: chain.parts };
+        let written = if REMEMBER { &mut self.written[..] } else { &mut [] };
+        let mut fill = Fill { table, written, order, places, at: head, tail: head, left: chain.parts };
         for buf in readable {
             fill.put(buf, 0);
         }
@@ -203,6 +206,9 @@ impl<B: Lease> Ring<B> {
     pub(super) fn lead_to_table(&mut self, head: u32, table: Table, parts: u16) {
         if let Some(tables) = &self.tables {
             let len = u32::from(parts).wrapping_mul(16);
+            if let Some(written) = self.written.get_mut(head as usize) {
+                *written = UNKNOWN;
+            }
             self.split.write_indirect(head, tables.device_addr(table), len);
         }
     }
@@ -211,6 +217,8 @@ impl<B: Lease> Ring<B> {
 /// A chain on its way into the ring's table. A type, and no closure, because its one method must be inlined.
 struct Fill<'a, B> {
     table: Pairs64View<'a>,
+    /// What the table holds, where that is remembered.
+    written: &'a mut [Written],
     order: ByteOrder,
     places: &'a mut [Place<B>],
     /// The free place to fill next, and the one filled last.
@@ -226,12 +234,23 @@ impl<B: Lease> Fill<'_, B> {
         self.left = self.left.wrapping_sub(1);
         if let Some(place) = self.places.get_mut(self.at as usize) {
             let at = self.at as usize;
-            // The halves of the descriptor one after the other, so that few values live at a time: the loop that
-            // adds chains has more of them than there are registers.
-            write_addr(self.table, self.order, at, buf.device_addr());
             let next = place.next;
             let more = (self.left != 0).then_some(next as u16);
-            write_rest(self.table, self.order, at, buf.len(), flags, more);
+            if let Some(written) = self.written.get_mut(at) {
+                // What is the same is left alone: the device's copy of the cache line stays good.
+                let addr = self.order.u64(buf.device_addr());
+                let new = (addr, encode_rest(self.order, buf.len(), flags, more));
+                if *written != new {
+                    *written = new;
+                    write_addr(self.table, self.order, at, buf.device_addr());
+                    write_rest(self.table, self.order, at, buf.len(), flags, more);
+                }
+            } else {
+                // The halves of the descriptor one after the other, so that few values live at a time: the loop that
+                // adds chains has more of them than there are registers.
+                write_addr(self.table, self.order, at, buf.device_addr());
+                write_rest(self.table, self.order, at, buf.len(), flags, more);
+            }
             // A free place is empty; saying so spares the look whether something is to be dropped.
             core::mem::forget(place.buf.replace(buf));
             (self.tail, self.at) = (self.at, next);

@@ -178,6 +178,7 @@ impl<'r, B: Lease> Chain<'r, B> {
     fn write_pending(&mut self, next: Option<u32>) {
         // A single part needs no table: it goes into the ring's own (next is None, parts is 1).
         if !self.indirect || (next.is_none() && self.parts == 1) {
+            self.ring.forget(self.tail);
             self.ring.split.write_desc(self.tail, self.pending, next);
         } else if let Some(tables) = &self.ring.tables {
             let at = self.parts.wrapping_sub(1);

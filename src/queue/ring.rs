@@ -10,6 +10,13 @@ use crate::mem::cell::RingMemory;
 use crate::mem::lease::{DeviceStopped, Lease};
 use crate::spec::ByteOrder;
 use crate::{Error, Result};
+use alloc::boxed::Box;
+
+/// A descriptor as it stands in the ring's own table: address and rest, encoded.
+pub(super) type Written = (u64, u64);
+
+/// What no descriptor is.
+pub(super) const UNKNOWN: Written = (u64::MAX, u64::MAX);
 
 /// One split virtqueue: the driver's end, without doorbell and without events.
 ///
@@ -50,9 +57,12 @@ pub struct Ring<B: Lease> {
     pub(super) queue: u16,
     pub(super) size: u16,
     pub(super) indirect: bool,
-    /// A chain goes into the ring's own table while so many descriptors are free: without tables always, in big-endian
-    /// rings, which are rare, by another way.
+    /// With so many free descriptors a chain goes the short way into the ring's own table: without tables always; never
+    /// where the ring is big-endian, which is rare, or remembers.
     pub(super) direct_from: u32,
+    /// What the descriptors of the ring's own table hold, as far as that is known; empty where the ring does not
+    /// remember.
+    pub(super) written: Box<[Written]>,
     strict: bool,
     broken: Option<Violation>,
     /// Chains that ended by a reset.
@@ -90,10 +100,11 @@ impl<B: Lease> Ring<B> {
             indirect: config.indirect,
             direct_from: match (config.order, config.indirect) {
                 (ByteOrder::Big, _) => u32::MAX,
+                _ if config.remember => u32::MAX,
                 (ByteOrder::Little, false) => 0,
-                // No ring has so many descriptors as the largest number.
                 (ByteOrder::Little, true) => config.direct_from.into(),
             },
+            written: (0..if config.remember { config.size } else { 0 }).map(|_| UNKNOWN).collect(),
             strict: config.strict,
             broken: None,
             ended: 0,
@@ -122,6 +133,14 @@ impl<B: Lease> Ring<B> {
     #[inline(always)]
     pub fn direct_chain(&mut self) -> Chain<'_, B> {
         Chain::new(self, false)
+    }
+
+    /// Descriptor `at` of the ring's own table is written by a way that does not remember.
+    #[inline(always)]
+    pub(super) fn forget(&mut self, at: u32) {
+        if let Some(written) = self.written.get_mut(at as usize) {
+            *written = UNKNOWN;
+        }
     }
 
     /// Makes a chain that lies in the table one in flight, and an entry of the available ring.
@@ -379,6 +398,7 @@ impl<B: Lease> Ring<B> {
         self.inflight.open();
         let config = self.config.clone();
         self.split = Split::new(&self.memory, &config)?;
+        self.written.fill(UNKNOWN);
         self.broken = None;
         self.used_before = false;
         Ok(())

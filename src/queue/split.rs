@@ -45,14 +45,19 @@ pub(super) fn write_rest(
     flags: u16,
     next: Option<u16>,
 ) {
+    // Relaxed: as above.
+    table.store_second(at, encode_rest(order, len, flags, next), Relaxed);
+}
+
+/// All of a descriptor but its address, as it stands in the table.
+#[inline(always)]
+pub(super) fn encode_rest(order: ByteOrder, len: u32, flags: u16, next: Option<u16>) -> u64 {
     let flags = if next.is_some() { flags | DESC_F_NEXT } else { flags };
     let (len, flags, next) = (u64::from(len), u64::from(flags), u64::from(next.unwrap_or(0)));
-    let rest = match order {
+    order.u64(match order {
         ByteOrder::Little => len | flags << 32 | next << 48,
         ByteOrder::Big => len << 32 | flags << 16 | next,
-    };
-    // Relaxed: as above.
-    table.store_second(at, order.u64(rest), Relaxed);
+    })
 }
 
 /// Kept apart, so that the common order is a branch that is never taken and not two selections.
