@@ -44,7 +44,7 @@ impl QueuePort {
 }
 
 impl AsFd for QueuePort {
-    /// As [`Queue`]'s, for as long as the value lives.
+    /// As [`super::Queue`]'s, for as long as the value lives.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.wake.as_fd()
     }
