@@ -143,7 +143,11 @@ impl<B: Lease + Send + 'static> Queue<B> {
     #[inline]
     fn alive(&mut self) -> Result<&mut Ring<B>> {
         self.home.health.check()?;
-        self.ring.as_mut().ok_or(Error::Closed { what: "queue" })
+        // Not by `ok_or`, whose error is made and dropped each time.
+        match &mut self.ring {
+            Some(ring) => Ok(ring),
+            None => Err(Error::Closed { what: "queue" }),
+        }
     }
 
     /// Adds a chain, device-readable buffers first: visible to the device with the next [`Queue::notify`].

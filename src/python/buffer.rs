@@ -233,7 +233,8 @@ impl PoolIterator {
 /// one by value.
 pub(super) struct Numbers<'py> {
     // Holds the export, so that the array can neither move nor go.
-    buffer: PyUntypedBuffer,
+    _buffer: PyUntypedBuffer,
+    start: *mut u8,
     rows: usize,
     columns: usize,
     width: usize,
@@ -262,7 +263,8 @@ impl<'py> Numbers<'py> {
             [rows, columns] => (rows, columns),
             _ => return Err(PyTypeError::new_err("arrays of numbers have one or two dimensions")),
         };
-        Ok(Self { buffer, rows, columns, width, held: PhantomData })
+        let start = buffer.buf_ptr().cast::<u8>();
+        Ok(Self { _buffer: buffer, start, rows, columns, width, held: PhantomData })
     }
 
     pub(super) fn rows(&self) -> usize {
@@ -279,7 +281,7 @@ impl<'py> Numbers<'py> {
         let inside = row < self.rows && column < self.columns;
         // Cannot overflow: the array lies in memory.
         let item = row.wrapping_mul(self.columns).wrapping_add(column);
-        inside.then(|| self.buffer.buf_ptr().cast::<u8>().wrapping_add(item.wrapping_mul(self.width)))
+        inside.then(|| self.start.wrapping_add(item.wrapping_mul(self.width)))
     }
 
     /// The number at a place, as unsigned: a negative one is a large one, which names nothing.
