@@ -109,6 +109,11 @@ impl<B: Lease + Send + 'static> Queue<B> {
         self.spin = budget;
     }
 
+    /// Whether waits spin before they sleep.
+    pub(crate) fn spins(&self) -> bool {
+        !self.spin.is_zero()
+    }
+
     /// What was counted since the queue was set up.
     pub fn counters(&self) -> Counters {
         self.ring.as_ref().map_or(self.counters, Ring::counters)
@@ -251,6 +256,50 @@ impl<B: Lease + Send + 'static> Queue<B> {
             }
         }
         if over || self.ring.is_none() { Err(self.end()) } else { Ok(None) }
+    }
+
+    /// Whether there is a used buffer to be taken, by [`Queue::pop_seen`] or otherwise; errors as [`Queue::pop`].
+    #[inline(always)]
+    pub(crate) fn look_for_used(&mut self) -> Result<bool> {
+        let condition = self.home.health.condition();
+        if matches!(condition, Condition::NeedsReset | Condition::Forked) {
+            self.home.health.judge(condition)?;
+        }
+        let mut over = is_over(condition);
+        if let Some(ring) = &mut self.ring {
+            match ring.has_used() {
+                Ok(true) => return Ok(true),
+                Ok(false) => {}
+                Err(error) if !over && is_there(&self.port, &self.home.health) => return Err(error),
+                Err(_) => over = true,
+            }
+        }
+        if over || self.ring.is_none() { Err(self.end()) } else { Ok(false) }
+    }
+
+    /// Takes the next used buffer of those that [`Queue::look_for_used`] has seen. What is wrong with the ring is told
+    /// by the next look.
+    #[inline(always)]
+    pub(crate) fn pop_seen(&mut self) -> Option<Completion<'_, B>> {
+        self.ring.as_mut()?.pop_seen().ok()?
+    }
+
+    /// [`Ring::resend`]; errors as [`Queue::add`].
+    #[inline(always)]
+    pub(crate) fn resend(
+        &mut self,
+        slot: u16,
+        buf: B,
+        writable: bool,
+        prepare: impl FnOnce(&B, &B) -> Result<()>,
+    ) -> Result<Token> {
+        check_space(&self.home.space, &buf)?;
+        self.alive()?.resend(slot, buf, writable, prepare)
+    }
+
+    /// [`Ring::dismiss`].
+    pub(crate) fn dismiss(&mut self, slot: u16) -> Option<[B; 2]> {
+        self.ring.as_mut()?.dismiss(slot)
     }
 
     /// The device, or the queue, is no more: tells of one request that was in flight, or of the end.

@@ -15,6 +15,10 @@ use super::{RingConfig, SlotOrder, Token};
 /// End of a list.
 pub(super) const NIL: u32 = u32::MAX;
 
+/// Set in the number of parts of a chain that stands ([`super::standing`]): its buffers lie in their places, and the
+/// device has it not. No chain has so many parts and one more.
+const STANDS: u16 = 1 << 15;
+
 /// What is known of a chain, at the place of its head descriptor.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Head {
@@ -31,6 +35,18 @@ pub(super) struct Head {
 }
 
 impl Head {
+    /// Whether it is the head of a chain in flight.
+    #[inline(always)]
+    fn is_live(&self) -> bool {
+        self.parts.wrapping_sub(1) < STANDS
+    }
+
+    /// Whether it is the head of a chain that stands.
+    #[inline(always)]
+    fn stands(&self) -> bool {
+        self.parts > STANDS
+    }
+
     /// Ends the chain's life as one in flight: from here on its id is not a live one. Its places stay taken
     /// until [`InFlight::give_back`].
     #[inline(always)]
@@ -213,7 +229,7 @@ impl<B> InFlight<B> {
     #[inline(always)]
     pub(super) fn chain(&self, id: u32) -> Option<(Head, Token)> {
         let head = *self.heads.get(id as usize)?;
-        (head.parts != 0).then(|| (head, self.token.of(id, head.generation)))
+        head.is_live().then(|| (head, self.token.of(id, head.generation)))
     }
 
     /// As [`InFlight::chain`], and the record itself, to be ended by [`Head::end`].
@@ -221,7 +237,7 @@ impl<B> InFlight<B> {
     pub(super) fn chain_mut(&mut self, id: u32) -> Option<(&mut Head, Token)> {
         let head = self.heads.get_mut(id as usize)?;
         let token = self.token.of(id, head.generation);
-        (head.parts != 0).then_some((head, token))
+        head.is_live().then_some((head, token))
     }
 
     /// Whether the token's chain is in flight.
@@ -243,6 +259,13 @@ impl<B> InFlight<B> {
         let place = self.places.get_mut(*at as usize)?;
         *at = place.next;
         place.buf.take()
+    }
+
+    /// Whether a chain whose last part is at `tail` lies in descriptors that go back to the list of free ones as they
+    /// are.
+    #[inline(always)]
+    pub(super) fn is_plain(&self, tail: u32) -> bool {
+        tail < self.simple
     }
 
     /// Whether a chain whose last part is at `tail` lies in an indirect table.
@@ -351,7 +374,36 @@ impl<B> InFlight<B> {
 
     /// Heads of all chains in flight.
     pub(super) fn live(&self) -> impl Iterator<Item = u32> + '_ {
-        self.heads.iter().zip(0u32..).filter(|(head, _)| head.parts != 0).map(|(_, at)| at)
+        self.heads.iter().zip(0u32..).filter(|(head, _)| head.is_live()).map(|(_, at)| at)
+    }
+
+    /// Has the chain at `head`, whose `parts` places were taken and are not in flight any more, stand.
+    #[inline(always)]
+    pub(super) fn stand(&mut self, head: u32, parts: u16) {
+        if let Some(record) = self.heads.get_mut(head as usize) {
+            record.parts = parts | STANDS;
+        }
+    }
+
+    /// Place of the last part of the chain that stands at `head`, if one does.
+    #[inline(always)]
+    pub(super) fn standing(&self, head: u32) -> Option<u32> {
+        let record = self.heads.get(head as usize)?;
+        record.stands().then_some(record.tail)
+    }
+
+    /// Frees the places of the chain that stands at `head`, and whatever buffers are in them.
+    #[cold]
+    pub(super) fn dismiss(&mut self, head: u32) {
+        let Some(record) = self.heads.get_mut(head as usize).filter(|record| record.stands()) else { return };
+        let (tail, parts) = (record.tail, record.parts & !STANDS);
+        record.parts = 0;
+        self.roll_back(head, tail, parts);
+    }
+
+    /// The same for all chains that stand.
+    pub(super) fn dismiss_all(&mut self) {
+        (0..=self.mask).for_each(|head| self.dismiss(head));
     }
 
     /// Leaves every buffer in flight where it is, for ever: its drop will not run.

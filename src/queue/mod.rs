@@ -26,6 +26,7 @@ mod inflight;
 mod layout;
 mod ring;
 mod split;
+mod standing;
 pub mod suppress;
 
 use core::fmt;

@@ -395,6 +395,7 @@ impl<B: Lease> Ring<B> {
     ) -> Result {
         self.ended = self.ended.wrapping_add(u64::from(self.outstanding()));
         self.end_all(&mut ended);
+        self.inflight.dismiss_all();
         self.inflight.open();
         let config = self.config.clone();
         self.split = Split::new(&self.memory, &config)?;

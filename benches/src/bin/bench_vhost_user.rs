@@ -14,7 +14,7 @@ use virtio_benches::vhost::rows::{On, Series, Who, json, series, text};
 use virtio_benches::vhost::storage::{Scratch, null, qemu};
 
 const USAGE: &str =
-    "usage: bench_vhost_user [--json] [--quick] [--rounds N] [--only TEXT] [--python PROGRAM]";
+    "usage: bench_vhost_user [--json] [--quick] [--rounds N] [--only TEXT]... [--python PROGRAM]";
 
 /// What was asked for.
 struct Asked {
@@ -23,8 +23,8 @@ struct Asked {
     /// For one figure.
     time: Duration,
     python: String,
-    /// Only series with this in their name are measured.
-    only: String,
+    /// Only series with one of these in their names are measured, where there are any.
+    only: Vec<String>,
 }
 
 fn main() -> ExitCode {
@@ -53,7 +53,7 @@ fn main() -> ExitCode {
 
 fn arguments_of(given: Vec<String>) -> std::result::Result<Asked, String> {
     let time = Duration::from_millis(200);
-    let mut asked = Asked { json: false, rounds: 9, time, python: "python3".to_owned(), only: String::new() };
+    let mut asked = Asked { json: false, rounds: 9, time, python: "python3".to_owned(), only: Vec::new() };
     let mut given = given.into_iter();
     while let Some(argument) = given.next() {
         match argument.as_str() {
@@ -63,7 +63,7 @@ fn arguments_of(given: Vec<String>) -> std::result::Result<Asked, String> {
                 let number = given.next().and_then(|n| n.parse().ok()).filter(|&n| n > 0);
                 asked.rounds = number.ok_or("--rounds wants a number above 0")?;
             }
-            "--only" => asked.only = given.next().ok_or("--only wants a part of a client's name")?,
+            "--only" => asked.only.push(given.next().ok_or("--only wants a part of a client's name")?),
             "--python" => asked.python = given.next().ok_or("--python wants a program")?,
             other => return Err(format!("{other}: unknown")),
         }
@@ -80,7 +80,7 @@ fn run(asked: &Asked) -> Result<()> {
     let qemu = qemu(&scratch, device)?;
     pin(driver);
     let mut series = series();
-    series.retain(|s| s.label().contains(&asked.only));
+    series.retain(|s| asked.only.is_empty() || asked.only.iter().any(|part| s.label().contains(part)));
     for s in series.iter_mut().filter(|s| s.on == On::Qemu && qemu.is_none()) {
         s.missing = Some("there is no qemu-storage-daemon: install qemu-system-common".to_owned());
     }

@@ -175,12 +175,9 @@ impl Piped {
 
     #[inline(always)]
     fn take(&mut self) -> u64 {
-        let mut taken = 0;
-        while let Some(done) = self.pipe.take().expect("an honest device") {
-            self.free.extend(done.outcome.expect("a read"));
-            taken += 1;
-        }
-        taken
+        let Self { pipe, free, .. } = self;
+        let taken = pipe.take_each(|done| free.extend(done.outcome.expect("a read")));
+        taken.expect("an honest device").into()
     }
 }
 
