@@ -7,7 +7,6 @@ use core::cell::Cell;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{PoisonError, TryLockError};
-use std::time::Instant;
 
 use super::job::{Ask, Flow, Job, Read, Write};
 use super::lane::Lane;
@@ -83,8 +82,7 @@ pub struct Block {
     limits: Mutex<Limits>,
     pub(super) shape: Shape,
     pub(super) size_max: u32,
-    made: Instant,
-    /// When the configuration was looked after, in microseconds after `made`.
+    /// When the configuration was looked after, by [`coarse_micros`].
     looked: AtomicU64,
     /// A change that was seen by a call and not told to [`Block::events`] yet.
     changed: AtomicBool,
@@ -129,8 +127,7 @@ impl Block {
             limits: Mutex::new(limits),
             shape,
             size_max: limits.size_max,
-            made: Instant::now(),
-            looked: AtomicU64::new(0),
+            looked: AtomicU64::new(coarse_micros()),
             changed: AtomicBool::new(false),
         })
     }
@@ -218,7 +215,7 @@ impl Block {
 
     /// Looks for a changed configuration, if that is long ago.
     pub(super) fn look(&self) -> Result<()> {
-        let now = u64::try_from(self.made.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let now = coarse_micros();
         if now.saturating_sub(self.looked.load(Ordering::Relaxed)) < LOOK_EVERY {
             return Ok(());
         }
@@ -231,10 +228,29 @@ impl Block {
 
     /// First sector of an access that lies on the device (VIRTIO 1.4 §5.2.6.1: none beyond its capacity).
     pub(super) fn check(&self, offset: u64, len: u64) -> Result<u64> {
-        if !offset.is_multiple_of(SECTOR) || !len.is_multiple_of(SECTOR) {
+        self.look()?;
+        self.sector_of(offset, len)
+    }
+
+    /// The same for an access that changes the device.
+    pub(super) fn check_write(&self, offset: u64, len: u64) -> Result<u64> {
+        self.begin_check(true)?;
+        self.sector_of(offset, len)
+    }
+
+    /// What is looked at once for many accesses, before [`Block::sector_of`] each.
+    pub(super) fn begin_check(&self, writes: bool) -> Result<()> {
+        if writes && self.read_only() {
+            return Err(Error::ReadOnly);
+        }
+        self.look()
+    }
+
+    /// As [`Block::check`], by what is known of the device.
+    pub(super) fn sector_of(&self, offset: u64, len: u64) -> Result<u64> {
+        if !(offset | len).is_multiple_of(SECTOR) {
             return Err(Error::Misuse { what: "offset and length on a block device are multiples of 512" });
         }
-        self.look()?;
         let inside = |size| offset.checked_add(len).is_some_and(|end| end <= size);
         if !inside(self.size()) {
             self.refresh()?;
@@ -244,14 +260,6 @@ impl Block {
             }
         }
         Ok(offset.checked_div(SECTOR).unwrap_or(0))
-    }
-
-    /// The same for an access that changes the device.
-    pub(super) fn check_write(&self, offset: u64, len: u64) -> Result<u64> {
-        if self.read_only() {
-            return Err(Error::ReadOnly);
-        }
-        self.check(offset, len)
     }
 
     pub(super) fn located<T>(&self, result: Result<T>) -> Result<T> {
@@ -278,6 +286,11 @@ impl Block {
 
     pub(super) fn run(&self, job: &mut impl Job) -> Result<()> {
         self.lane()?.run(job, &self.rescue)
+    }
+
+    /// The same for a job all of whose requests have buffers of their own.
+    pub(super) fn run_own(&self, job: &mut impl Job) -> Result<()> {
+        self.lane()?.run_own(job, &self.rescue)
     }
 
     /// Reads `to.len()` bytes from `offset` on.
@@ -402,6 +415,13 @@ impl Block {
         let written = self.device().config().write(config::WRITEBACK.into(), 1, writeback.into());
         self.located(written.and_then(|()| self.refresh()))
     }
+}
+
+/// Microseconds of a clock that is some milliseconds wide of the mark, for a quarter of the price of an exact one.
+fn coarse_micros() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    seconds.wrapping_mul(1_000_000).wrapping_add(u64::try_from(now.tv_nsec).unwrap_or(0) / 1000)
 }
 
 /// Threads are numbered as they come, so that each starts at a lane of its own.

@@ -15,6 +15,12 @@ impl Lane {
     /// Does all requests of `job`, and gives the first error that one of them met, when none is in flight any
     /// more. [`Error::Timeout`] where no answer came for the lane's time; then some are in flight still.
     pub(super) fn run(&mut self, job: &mut impl Job, rescue: &Rescue) -> Result<()> {
+        let call = self.begin(rescue)?;
+        self.go_on(job.next(), job, call, rescue)
+    }
+
+    /// Begins a call, on the device's present life.
+    pub(super) fn begin(&mut self, rescue: &Rescue) -> Result<Call> {
         self.call = self.call.wrapping_add(1);
         let mut call = Call::new(self.call);
         if rescue.retries() {
@@ -23,7 +29,17 @@ impl Lane {
                 self.take_seat(&mut call, rescue)?;
             }
         }
-        let mut pending = job.next();
+        Ok(call)
+    }
+
+    /// Does what is left to be done of a call.
+    pub(super) fn go_on(
+        &mut self,
+        mut pending: Option<Piece>,
+        job: &mut impl Job,
+        mut call: Call,
+        rescue: &Rescue,
+    ) -> Result<()> {
         loop {
             if call.failure.is_none()
                 && let Err(error) = self.send(&mut pending, job, &mut call)
@@ -48,7 +64,7 @@ impl Lane {
 
     /// Whether what `error` means for the call is settled: the lane has a queue of a new life, or the call has failed
     /// with all its requests told of.
-    fn rescued(&mut self, error: &Error, call: &mut Call, rescue: &Rescue) -> bool {
+    pub(super) fn rescued(&mut self, error: &Error, call: &mut Call, rescue: &Rescue) -> bool {
         if !rescue.can_help(error) {
             return false;
         }
@@ -101,12 +117,18 @@ impl Lane {
         call: &mut Call,
     ) -> Result<Option<Used<DmaBuf>>> {
         let Err(Error::Indeterminate { token }) = answer else { return answer };
+        self.lost(token, call);
+        Ok(None)
+    }
+
+    /// A request ended with the device.
+    #[cold]
+    pub(super) fn lost(&mut self, token: u64, call: &mut Call) {
         if let Some((token, request)) = self.forget(token)
             && request.call == call.number
         {
             call.lose(token);
         }
-        Ok(None)
     }
 
     /// Takes this answer and all others that are there.

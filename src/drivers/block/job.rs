@@ -1,7 +1,5 @@
 //! What a call wants done: a series of requests and where their data is.
 
-use alloc::vec::Vec;
-
 use super::split::{Ranges, SECTOR, Shape, Transfers};
 use crate::mem::pool::DmaBuf;
 use crate::spec::ByteOrder;
@@ -152,13 +150,13 @@ pub(super) enum Scattered<'a> {
     To(&'a mut [u8]),
     From(&'a [u8]),
     /// Buffers of the caller's, each for one piece.
-    Own(Vec<Option<DmaBuf>>),
+    Own(alloc::vec::IntoIter<DmaBuf>),
 }
 
 impl Job for Scatter<'_> {
     fn next(&mut self) -> Option<Piece> {
         if let Scattered::Own(bufs) = &mut self.data {
-            let (sector, buf) = (*self.sectors.get(self.next)?, bufs.get_mut(self.next)?.take()?);
+            let (sector, buf) = (*self.sectors.get(self.next)?, bufs.next()?);
             self.next = self.next.saturating_add(1);
             let piece = Piece::transfer(sector, self.flow, 0, buf.len(), false);
             return Some(Piece { own: Some(buf), ..piece });

@@ -115,14 +115,14 @@ impl Stocks {
 /// A request in flight.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Request {
-    token: Token,
+    pub(super) token: Token,
     /// Number of the call that it belongs to.
     pub(super) call: u64,
-    what: What,
+    pub(super) what: What,
     /// Data buffers.
-    segments: u16,
+    pub(super) segments: u16,
     /// Whether they are a caller's.
-    own: bool,
+    pub(super) own: bool,
 }
 
 /// How a call stands.
@@ -200,16 +200,18 @@ pub(super) struct Make {
 pub(super) struct Lane {
     pub(super) queue: Queue<DmaBuf>,
     stocks: Stocks,
+    /// Chains of the queue that stand with a header and a status.
+    pub(super) standing: Vec<u16>,
     /// By the descriptor that heads the chain.
-    requests: Box<[Option<Request>]>,
+    pub(super) requests: Box<[Option<Request>]>,
     shape: Shape,
-    order: ByteOrder,
-    legacy: bool,
+    pub(super) order: ByteOrder,
+    pub(super) legacy: bool,
     /// Number of the last call that waited.
     pub(super) call: u64,
     pub(super) make: Make,
     /// Life of the device that the queue belongs to.
-    life: u64,
+    pub(super) life: u64,
     /// Memory that the buffers lie in.
     space: u64,
 }
@@ -219,6 +221,7 @@ impl Lane {
         let size = u32::from(queue.size());
         Ok(Self {
             stocks: Stocks::new(device, size, make)?,
+            standing: Vec::with_capacity(size as usize),
             requests: (0..size).map(|_| None).collect(),
             queue,
             make: make.clone(),
@@ -231,10 +234,10 @@ impl Lane {
         })
     }
 
-    /// The queue, and the headers and statuses that are not in flight.
-    pub(super) fn take_apart(self) -> (Queue<DmaBuf>, Vec<DmaBuf>, Vec<DmaBuf>) {
+    /// The queue, the chains that stand in it, and the headers and statuses that are in no chain.
+    pub(super) fn take_apart(self) -> (Queue<DmaBuf>, Vec<u16>, Vec<DmaBuf>, Vec<DmaBuf>) {
         let Stocks { headers, statuses, .. } = self.stocks;
-        (self.queue, headers.free, statuses.free)
+        (self.queue, self.standing, headers.free, statuses.free)
     }
 
     /// Life of the device that the queue belongs to.
@@ -250,6 +253,7 @@ impl Lane {
             self.space = device.memory().id();
         }
         (self.queue, self.life) = (queue, life);
+        self.standing.clear();
         self.queue.keep_for_reclaim();
         Ok(())
     }
@@ -295,6 +299,9 @@ impl Lane {
     ) -> (bool, Result<()>) {
         let (mut hidden, mut copied) = (false, 0u64);
         loop {
+            if let Some(piece) = call.again.last().or(pending.as_ref()) {
+                self.make_room(piece);
+            }
             let again = call.again.pop_if(|piece| self.has_room(piece));
             let first = again.is_some();
             let next = again.or_else(|| match call.again.is_empty() {
@@ -347,12 +354,27 @@ impl Lane {
         let segments = self.segments(piece);
         let bounce = if piece.own.is_some() { 0 } else { usize::from(segments) };
         self.queue.has_room(segments.saturating_add(2))
-            && self.stocks.headers.has(1)
-            && self.stocks.statuses.has(1)
+            && self.has_frame()
             && self.stocks.has(piece.what.len, bounce)
     }
 
-    fn add(&mut self, call: u64, piece: Piece, job: &mut impl Job) -> Result<()> {
+    /// Whether there are a header and a status that are in no chain.
+    #[inline]
+    pub(super) fn has_frame(&self) -> bool {
+        self.stocks.headers.has(1) && self.stocks.statuses.has(1)
+    }
+
+    /// Ends chains that stand where a request would find no room beside them.
+    fn make_room(&mut self, piece: &Piece) {
+        while !self.standing.is_empty() && !self.has_room(piece) {
+            let bufs = self.standing.pop().and_then(|slot| self.queue.dismiss(slot));
+            let Some([header, status]) = bufs else { return };
+            self.stocks.headers.free.push(header);
+            self.stocks.statuses.free.push(status);
+        }
+    }
+
+    pub(super) fn add(&mut self, call: u64, piece: Piece, job: &mut impl Job) -> Result<()> {
         let segments = self.segments(&piece);
         let Piece { what, own } = piece;
         let What { request_type, sector, flow, at, len, .. } = what;

@@ -29,7 +29,8 @@ impl Block {
     pub fn read_many(&self, offsets: &[u64], to: &mut [u8]) -> Result<()> {
         let each = each(to.len(), offsets.len());
         let result = each.and_then(|each| {
-            let sectors = offsets.iter().map(|&at| self.check(at, each)).collect::<Result<Vec<_>>>()?;
+            self.begin_check(false)?;
+            let sectors = offsets.iter().map(|&at| self.sector_of(at, each)).collect::<Result<Vec<_>>>()?;
             self.scatter(&sectors, each, Flow::FromDevice, Scattered::To(to))
         });
         self.located(result)
@@ -39,7 +40,8 @@ impl Block {
     pub fn write_many(&self, offsets: &[u64], from: &[u8]) -> Result<()> {
         let each = each(from.len(), offsets.len());
         let result = each.and_then(|each| {
-            let sectors = offsets.iter().map(|&at| self.check_write(at, each)).collect::<Result<Vec<_>>>()?;
+            self.begin_check(true)?;
+            let sectors = offsets.iter().map(|&at| self.sector_of(at, each)).collect::<Result<Vec<_>>>()?;
             self.scatter(&sectors, each, Flow::ToDevice, Scattered::From(from))
         });
         self.located(result)
@@ -61,14 +63,16 @@ impl Block {
         if bufs.len() != offsets.len() {
             return Err(Error::Misuse { what: "scattered requests take an offset for each buffer" });
         }
+        self.begin_check(flow == Flow::ToDevice)?;
         let checked = offsets.iter().zip(&bufs).map(|(&at, buf)| match buf.len() {
             len if len > self.size_max => Err(TOO_LONG),
             0 => Err(Error::Misuse { what: "a buffer for a block device is not empty" }),
-            len if flow == Flow::ToDevice => self.check_write(at, len.into()),
-            len => self.check(at, len.into()),
+            len => self.sector_of(at, len.into()),
         });
         let sectors = checked.collect::<Result<Vec<_>>>()?;
-        self.scatter(&sectors, 0, flow, Scattered::Own(bufs.into_iter().map(Some).collect()))
+        let (shape, rest) = (self.shape, Transfers::new(0, self.shape));
+        let data = Scattered::Own(bufs.into_iter());
+        self.run_own(&mut Scatter { sectors: &sectors, each: 0, shape, flow, data, next: 0, rest })
     }
 
     fn scatter(&self, sectors: &[u64], each: u64, flow: Flow, data: Scattered<'_>) -> Result<()> {
@@ -84,7 +88,7 @@ impl Block {
             return Ok(buf);
         }
         let mut job = Own { sector, flow, buf: Some(buf), asked: false, repeats };
-        self.run(&mut job)?;
+        self.run_own(&mut job)?;
         job.buf.ok_or(Error::Closed { what: "block device" })
     }
 

@@ -14,6 +14,7 @@ mod limits;
 mod many;
 mod options;
 mod pipe;
+mod quick;
 mod rescue;
 mod split;
 mod submit;

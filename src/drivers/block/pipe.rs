@@ -24,7 +24,7 @@ use books::{Books, Entry, Frame};
 
 /// Requests between two times that the device is shown what was added: it begins while more is added, and neither end
 /// waits for the other's batch to be complete.
-const SHOW_EVERY: u32 = 8;
+pub(super) const SHOW_EVERY: u32 = 8;
 /// Batches between two looks at the clock, for one at the configuration.
 const LOOK_EVERY: u32 = 64;
 
@@ -111,13 +111,13 @@ impl Block {
 
 impl Pipe {
     fn new(
-        (mut queue, headers, statuses): (Queue<DmaBuf>, Vec<DmaBuf>, Vec<DmaBuf>),
+        (mut queue, standing, headers, statuses): (Queue<DmaBuf>, Vec<u16>, Vec<DmaBuf>, Vec<DmaBuf>),
         block: Arc<Block>,
     ) -> Self {
         queue.disable_interrupts();
         let frame = |(header, status)| Frame { header, status };
         let books = Books {
-            standing: Vec::with_capacity(queue.size().into()),
+            standing,
             frames: headers.into_iter().zip(statuses).map(frame).collect(),
             entries: (0..queue.size()).map(|_| None).collect(),
             under_way: 0,
