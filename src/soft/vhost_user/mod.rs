@@ -44,15 +44,6 @@ mod watch;
 /// For the thread to end when its device is dropped.
 const END: Duration = Duration::from_secs(5);
 
-/// All protocol features that a device end has.
-const PROTOCOL: u64 = protocol::MQ
-    | protocol::REPLY_ACK
-    | protocol::BACKEND_REQ
-    | protocol::CONFIG
-    | protocol::RESET_DEVICE
-    | protocol::CONFIGURE_MEM_SLOTS
-    | protocol::STATUS;
-
 /// What a device end did and saw.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -203,7 +194,7 @@ impl VhostUserDevice {
             model,
             offer: Features::EMPTY,
             withhold: Features::EMPTY,
-            protocol: PROTOCOL,
+            protocol: protocol::USED,
             lies: Vec::new(),
             checked: false,
         }
@@ -214,7 +205,7 @@ impl VhostUserDevice {
         let dma = Arc::new(SoftDma::new());
         let changed = EventFd::new()?;
         let engine = Box::new(NullEngine::new(null, Arc::clone(&dma), changed.clone()));
-        Self::start(path.as_ref(), DeviceType::BLOCK, engine, None, PROTOCOL, (dma, changed))
+        Self::start(path.as_ref(), DeviceType::BLOCK, engine, None, protocol::USED, (dma, changed))
     }
 
     fn start(
