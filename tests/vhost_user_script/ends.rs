@@ -173,6 +173,27 @@ fn r9_a_caller_s_own_buffer_is_not_used_again_while_the_old_back_end_may_live() 
     assert_eq!(back, [1; 512]);
 }
 
+/// Also where no write is behind it: nobody knows what else the lost back-end has.
+#[test]
+fn a_flush_that_was_in_flight_is_never_sent_again() {
+    let _alone = alone();
+    let daemon = taker();
+    let mut options = small(LONG);
+    options.reconnect = Reconnect::Retry;
+    let disk = Block::open(&daemon.address(), options).unwrap();
+    thread::scope(|scope| {
+        let flusher = scope.spawn(|| timely(LONG, || disk.flush()));
+        daemon.until(|peer| peer.taken() == 1);
+        daemon.run(|peer| {
+            peer.end();
+            peer.serve = Serve::All;
+        });
+        let error = flusher.join().unwrap().unwrap_err();
+        assert!(matches!(error.kind(), Error::Indeterminate { .. }), "{error}");
+    });
+    disk.flush().unwrap();
+}
+
 /// Cloud Hypervisor went on at the available index of the old connection, and so past what had been taken and not
 /// finished; then traffic stood still.
 #[test]
