@@ -194,6 +194,27 @@ fn a_flush_that_was_in_flight_is_never_sent_again() {
     disk.flush().unwrap();
 }
 
+#[test]
+fn e2_a_daemon_that_comes_back_with_fewer_features_is_refused() {
+    let _alone = alone();
+    // VIRTIO_BLK_F_FLUSH, and one of the rings: EVENT_IDX.
+    for bit in [9, 29] {
+        let daemon = Daemon::honest(Offer::default());
+        let mut options = small(LONG);
+        options.reconnect = Reconnect::Retry;
+        let disk = Block::open(&daemon.address(), options).unwrap();
+        disk.read(0, &mut [0; 512]).unwrap();
+        daemon.run(move |peer| {
+            peer.offer.features &= !(1 << bit);
+            peer.end();
+        });
+        let less = timely(LONG, || disk.read(0, &mut [0; 512])).unwrap_err();
+        assert!(matches!(less.kind(), Error::Incompatible { what: "features", .. }), "{less}");
+        daemon.run(move |peer| peer.offer.features |= 1 << bit);
+        disk.read(0, &mut [0; 512]).unwrap();
+    }
+}
+
 /// Cloud Hypervisor went on at the available index of the old connection, and so past what had been taken and not
 /// finished; then traffic stood still.
 #[test]
