@@ -168,6 +168,22 @@ fn a_reset_tells_each_waiter_of_its_own_request() {
     kept_the_rules(&soft);
 }
 
+/// Who looks without waiting has the queue for itself: what ended before its own request is kept for its owners.
+#[test]
+fn a_look_for_one_request_after_a_reset_tells_of_no_other() {
+    let (soft, device, queue, seen) = unanswered(Duration::ZERO);
+    let pool = device.pool(4, 64).unwrap();
+    let tokens: Vec<_> = (0..4).map(|_| queue.add([], [pool.take().unwrap()], soon()).unwrap()).collect();
+    queue.notify().unwrap();
+    seen.recv_timeout(SOON).unwrap();
+    device.reset().unwrap();
+    for token in [2, 0, 3, 1].map(|index: usize| tokens[index]) {
+        assert_eq!(queue.try_wait(token).unwrap_err(), Error::Indeterminate { token: token.into_raw() });
+    }
+    assert_eq!(queue.get(soon()).unwrap_err(), CLOSED);
+    kept_the_rules(&soft);
+}
+
 /// M4: close comes while the reaper spins. Its signal must end the sleep that follows, not the end of a slice of
 /// 50 ms: most attempts are quick, whatever the machine is busy with. (Three of four were not while asking for an
 /// interrupt took the signal away.)

@@ -33,6 +33,7 @@ pub use sharing::SharedQueue;
 pub const DEFAULT_SPIN: Duration = Duration::from_micros(50);
 /// Longest sleep before signals and the like are looked after.
 pub(super) const SLICE: Duration = Duration::from_millis(50);
+
 /// What a queue is made of.
 #[derive(Debug)]
 pub(super) struct Parts<B: Lease> {

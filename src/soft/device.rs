@@ -1,26 +1,23 @@
 //! A software device: built, run, looked at.
 
-use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
-use std::env;
 
-use super::check::{BrokenMust, Checker};
-use super::core::{Core, Face, Make};
-use super::lies::Lie;
+use super::check::BrokenMust;
+use super::core::Face;
 use super::machine::{AtEnd, Machine, Run, Running};
 use super::mmio::SoftMmio;
 use super::model::DeviceModel;
 use super::pci::SoftPci;
+use super::plan::Plan;
 use super::script::DeviceLie;
 use crate::bus::{MmioSlot, PciFunction};
 use crate::features::Features;
 use crate::mem::dma::{DmaLimits, SoftDma};
 use crate::spec::ByteOrder;
-use crate::spec::pci::{MAX_VECTORS, isr};
+use crate::spec::pci::MAX_VECTORS;
 use crate::{Error, Result};
 
 /// Which registers a software device has.
@@ -92,14 +89,10 @@ pub struct Report {
 /// Makes a [`SoftDevice`].
 #[derive(Debug)]
 pub struct SoftDeviceBuilder {
-    model: Box<dyn DeviceModel>,
+    plan: Plan,
     interface: Interface,
     run: Run,
-    lies: Vec<DeviceLie>,
-    checked: Option<bool>,
     order: ByteOrder,
-    offer: Features,
-    withhold: Features,
     vectors: Option<u16>,
     address: Option<String>,
     dma: Option<Arc<SoftDma>>,
@@ -124,7 +117,7 @@ impl SoftDeviceBuilder {
     /// Lies that it tells from the start.
     #[must_use]
     pub fn lies(mut self, lies: impl IntoIterator<Item = DeviceLie>) -> Self {
-        self.lies.extend(lies);
+        self.plan.lies.extend(lies);
         self
     }
 
@@ -135,7 +128,7 @@ impl SoftDeviceBuilder {
     /// error.
     #[must_use]
     pub fn checked(mut self, checked: bool) -> Self {
-        self.checked = Some(checked);
+        self.plan.checked = Some(checked);
         self
     }
 
@@ -156,14 +149,14 @@ impl SoftDeviceBuilder {
     /// Features to offer beyond what the type, the rings and the interface bring.
     #[must_use]
     pub fn offer(mut self, features: Features) -> Self {
-        self.offer |= features;
+        self.plan.offer |= features;
         self
     }
 
     /// Features not to offer.
     #[must_use]
     pub fn withhold(mut self, features: Features) -> Self {
-        self.withhold |= features;
+        self.plan.withhold |= features;
         self
     }
 
@@ -194,41 +187,19 @@ impl SoftDeviceBuilder {
     /// Fails with [`Error::Misuse`] for a type that has no transitional PCI id behind such an interface, and
     /// with what the operating system gives.
     pub fn build(self) -> Result<SoftDevice> {
-        let device_type = self.model.device_type();
+        let device_type = self.plan.model.device_type();
         let pci = self.interface.is_pci();
         if pci && self.interface.legacy() && device_type.transitional_pci_device_id().is_none() {
             return Err(Error::Misuse { what: "a device of this type has no legacy PCI interface" });
         }
-        let queues = self.model.queues();
+        let queues = self.plan.model.queues();
         let vectors = self.vectors.unwrap_or(queues.min(63).saturating_add(1));
         let dma = self.dma.unwrap_or_default();
-        let make = Make {
-            modern: self.interface.modern(),
-            legacy: self.interface.legacy(),
-            offer: self.offer,
-            withhold: self.withhold,
-            order: self.order,
-        };
-        let mut core = Core::new(self.model, make, dma.view(), if pci { vectors } else { 0 });
-        for lie in self.lies {
-            core.tell(lie)?;
-        }
         let address = self.address.unwrap_or_else(|| format!("soft:{device_type}"));
-        core.checker = checker(self.checked, &address).map(Box::new);
-        core.plain &= core.checker.is_none();
+        let sides = (self.interface.modern(), self.interface.legacy());
+        let core = self.plan.core(sides, self.order, dma.view(), if pci { vectors } else { 0 }, &address)?;
         let running = Running::start(Machine::new(address, dma, core, self.run)?, self.at_end)?;
         Ok(SoftDevice { running, interface: self.interface })
-    }
-}
-
-/// Who checks the driver of a device for which this was asked, if anybody does.
-fn checker(asked: Option<bool>, address: &str) -> Option<Checker> {
-    match asked {
-        Some(true) => Some(Checker::new()),
-        None if env::var_os("VIRTIO_SOFT_CHECK").is_some_and(|value| value == "abort") => {
-            Some(Checker::strict(address.to_owned()))
-        }
-        _ => None,
     }
 }
 
@@ -263,14 +234,10 @@ impl SoftDevice {
     /// As [`SoftDevice::builder`].
     pub fn builder_boxed(model: Box<dyn DeviceModel>) -> SoftDeviceBuilder {
         SoftDeviceBuilder {
-            model,
+            plan: Plan::new(model),
             interface: Interface::default(),
             run: Run::default(),
-            lies: Vec::new(),
-            checked: None,
             order: ByteOrder::Little,
-            offer: Features::EMPTY,
-            withhold: Features::EMPTY,
             vectors: None,
             address: None,
             dma: None,
@@ -329,16 +296,12 @@ impl SoftDevice {
 
     /// Tells no lie any more. What was written to memory stays.
     pub fn be_honest(&self) -> Result<()> {
-        self.running.machine.core().script.clear();
-        self.running.machine.look_again()
+        self.running.machine.be_honest()
     }
 
     /// Changes the configuration space: `bytes` as they lie there, from `offset` on, with a notification (C16).
     pub fn change_config(&self, offset: u16, bytes: &[u8]) -> Result<()> {
-        let mut core = self.running.machine.core();
-        core.plain = false;
-        core.script.add(DeviceLie::ConfigBytes { offset, bytes: bytes.into() });
-        core.config_changed()
+        self.running.machine.core().change_config(offset, bytes)
     }
 
     /// What it did and saw.
@@ -349,33 +312,5 @@ impl SoftDevice {
     /// The address space that its driver maps memory into.
     pub fn dma(&self) -> &Arc<SoftDma> {
         &self.running.machine.dma
-    }
-}
-
-impl Core {
-    /// Adds a lie to the script, and tells it where it is not one that shows when something is asked.
-    pub(super) fn tell(&mut self, lie: DeviceLie) -> Result<()> {
-        self.plain = false;
-        match &lie {
-            DeviceLie::Ring { queue, lie: ring_lie, .. } if self.live() && self.has_ring(*queue)? => {
-                let Some(queue) = self.queues.get_mut(usize::from(*queue)) else { return Ok(()) };
-                let vector = queue.vector;
-                if let Some(ring) = &mut queue.ring {
-                    ring.tell(*ring_lie);
-                }
-                return self.interrupt(isr::QUEUE, vector);
-            }
-            DeviceLie::AllOnes => {
-                for ring in self.queues.iter_mut().filter_map(|queue| queue.ring.as_mut()) {
-                    ring.tell(Lie::AllOnes);
-                }
-            }
-            DeviceLie::NeedsReset { after } if self.live() && *after <= self.used => {
-                return self.fail();
-            }
-            _ => {}
-        }
-        self.script.add(lie);
-        Ok(())
     }
 }

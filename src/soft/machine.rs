@@ -86,6 +86,12 @@ impl Machine {
         self.accesses.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Tells no lie any more.
+    pub(super) fn be_honest(&self) -> Result<()> {
+        self.core().script.clear();
+        self.look_again()
+    }
+
     pub(super) fn report(&self) -> Report {
         let core = self.core();
         Report {

@@ -101,6 +101,8 @@ mod pci;
 #[cfg(not(loom))]
 mod pci_config;
 #[cfg(not(loom))]
+mod plan;
+#[cfg(not(loom))]
 mod registers;
 #[cfg(not(loom))]
 mod request;

@@ -62,6 +62,9 @@ pub mod protocol {
     pub const CONFIGURE_MEM_SLOTS: u64 = 1 << 15;
     /// The device status register.
     pub const STATUS: u64 = 1 << 16;
+
+    /// Those that this crate uses, at either end, where the other one offers them.
+    pub const USED: u64 = MQ | REPLY_ACK | BACKEND_REQ | CONFIG | RESET_DEVICE | CONFIGURE_MEM_SLOTS | STATUS;
 }
 
 wire_code! {

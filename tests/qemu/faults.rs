@@ -36,12 +36,7 @@ fn one_request(device: &Device, queue: &mut Queue<DmaBuf>) {
 #[test]
 fn c3_a_head_out_of_range_ends_in_a_reset_that_recovers() {
     for way in WAYS {
-        let qemu = way
-            .builder()
-            .args(["-object", "rng-builtin,id=r"])
-            .device(way.device("rng", 0, "rng=r"))
-            .start()
-            .unwrap();
+        let qemu = crate::entropy(way, "");
         let device = virtio::open(&way.address(&qemu, 0)).unwrap();
         let mut queue = set_up(&device);
         let flight = queue.add([], [device.alloc(64).unwrap()]).unwrap();
@@ -180,12 +175,7 @@ fn c30_a_removed_device_is_gone_and_no_reset_is_believed() {
 #[test]
 fn v17_a_device_whose_clock_stands_still_is_late_and_loses_nothing() {
     for way in WAYS {
-        let qemu = way
-            .builder()
-            .args(["-object", "rng-builtin,id=r"])
-            .device(way.device("rng", 0, "rng=r,max-bytes=64,period=50"))
-            .start()
-            .unwrap();
+        let qemu = crate::entropy(way, ",max-bytes=64,period=50");
         let device = virtio::open(&way.address(&qemu, 0)).unwrap();
         let mut queue = set_up(&device);
         one_request(&device, &mut queue);

@@ -16,13 +16,7 @@ fn machine(qemu: &Qemu) -> std::sync::Arc<Machine> {
 
 /// Sleeps on the queue's descriptor alone: nobody looks at the ring meanwhile.
 fn by_descriptor(way: Way, vectors: bool) {
-    let properties = if way.is_pci() && !vectors { "rng=r,vectors=0" } else { "rng=r" };
-    let qemu = way
-        .builder()
-        .args(["-object", "rng-builtin,id=r"])
-        .device(way.device("rng", 0, properties))
-        .start()
-        .unwrap();
+    let qemu = crate::entropy(way, if way.is_pci() && !vectors { ",vectors=0" } else { "" });
     let device = virtio::open(&way.address(&qemu, 0)).unwrap();
     device.negotiate(Features::EVENT_IDX, Features::EMPTY).unwrap();
     let mut queue = device.take_queue(0, QueueConfig::size(8)).unwrap();
@@ -67,12 +61,7 @@ fn s4_1_5_3_s4_2_3_4_interrupt_lines_wake_and_are_told_of() {
 #[test]
 fn a_message_becomes_an_event_within_a_millisecond() {
     let way = Way::Modern;
-    let qemu = way
-        .builder()
-        .args(["-object", "rng-builtin,id=r"])
-        .device(way.device("rng", 0, "rng=r"))
-        .start()
-        .unwrap();
+    let qemu = crate::entropy(way, "");
     let machine = machine(&qemu);
     let function = machine.pci(0, 4, 0, "the function").unwrap();
     let event = function.enable_msix(1).unwrap().remove(0);

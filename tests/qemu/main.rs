@@ -13,3 +13,13 @@ mod random;
 mod rings;
 mod streams;
 mod threads;
+
+use virtio::testing::Qemu;
+
+use crate::common::Way;
+
+/// A machine with an entropy device as number 0, which has these properties besides, each behind a comma.
+fn entropy(way: Way, properties: &str) -> Qemu {
+    let builder = way.builder().args(["-object", "rng-builtin,id=r"]);
+    builder.device(way.device("rng", 0, &format!("rng=r{properties}"))).start().unwrap()
+}

@@ -88,12 +88,7 @@ fn bytes(used: virtio::device::Used<DmaBuf>) -> (Token, Vec<u8>) {
 #[test]
 fn s5_4_entropy_gives_a_mebibyte_and_never_the_same_twice() {
     for way in WAYS {
-        let qemu = way
-            .builder()
-            .args(["-object", "rng-builtin,id=r"])
-            .device(way.device("rng", 0, "rng=r"))
-            .start()
-            .unwrap();
+        let qemu = crate::entropy(way, "");
         let mut entropy = Entropy::open(&way.address(&qemu, 0), SOON).unwrap();
         let mut bytes = vec![0; 1 << 20];
         entropy.fill(&mut bytes).unwrap();

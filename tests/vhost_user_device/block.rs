@@ -2,9 +2,11 @@
 
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use virtio::Error;
 use virtio::drivers::{Block, BlockOptions};
+use virtio::event::Deadline;
 use virtio::soft::{self, NullBlock, VhostUserDevice};
 
 use crate::Place;
@@ -100,4 +102,33 @@ fn a_null_device_completes_all_that_it_is_asked() {
         disk.read(4096, &mut data[..4096]).unwrap();
         assert_eq!(device.report().connections, 2);
     }
+}
+
+/// A call costs the back-end a system call each: a driver that looks for itself wants none.
+#[test]
+fn a_driver_that_polls_is_not_called() {
+    let place = Place::new();
+    let device = VhostUserDevice::null(&place.0, NullBlock::new(1 << 20)).unwrap();
+    let mut pipe = open(&device, 1).into_pipes().unwrap().remove(0);
+    let pool = pipe.device().pool(8, 4096).unwrap();
+    let end = Deadline::after(Duration::from_secs(20));
+    for _ in 0..200 {
+        for number in 0..8 {
+            pipe.read(number * 4096, pool.take().unwrap(), number).unwrap();
+        }
+        pipe.send().unwrap();
+        while pipe.under_way() != 0 {
+            assert!(!end.passed(), "{} under way", pipe.under_way());
+            drop(pipe.take().unwrap());
+        }
+    }
+    // It counts when it has done what there was.
+    let seen = loop {
+        let seen = device.report().device;
+        if seen.chains == 1600 {
+            break seen;
+        }
+        assert!(!end.passed(), "{seen:?}");
+    };
+    assert_eq!(seen.interrupts, 0);
 }

@@ -128,6 +128,8 @@ fn a_message_that_none_may_send_ends_the_connection_with_an_error_that_says_why(
         ),
         (Raw::bytes(Request::GET_CONFIG, 0, &[0; 12]), "protocol feature"),
         (Raw::bytes(Request::SET_VRING_NUM, 0, &VringState { index: 9, num: 8 }.encode(ORDER)), "ring 9"),
+        // A bit that means something beside an event means nothing here.
+        (Raw::bytes(Request::SET_VRING_NUM, 0, &VringState { index: 256, num: 8 }.encode(ORDER)), "ring 256"),
         (Raw::bytes(Request::SET_VRING_NUM, 0, &VringState { index: 0, num: 7 }.encode(ORDER)), "7 entries"),
         (Raw::bytes(Request::SET_VRING_NUM, 0, &VringState { index: 0, num: 0 }.encode(ORDER)), "0 entries"),
         (
@@ -187,6 +189,12 @@ fn a_configuration_that_is_not_there_is_an_answer_of_no_bytes_and_no_write() {
         assert!(raw.answer().is_empty());
         raw.tell(Request::SET_CONFIG, &payload, &[]).unwrap_err();
     }
+    // No bytes are there wherever there is a configuration, and nowhere else.
+    let none = |offset| ConfigHeader { offset, size: 0, flags: 0 }.encode(ORDER);
+    raw.say(Request::GET_CONFIG, 0, &none(8), &[]);
+    assert_eq!(raw.answer(), none(8));
+    raw.say(Request::GET_CONFIG, 0, &none(u32::MAX), &[]);
+    assert!(raw.answer().is_empty());
     drop(raw);
     serves(&device);
 }

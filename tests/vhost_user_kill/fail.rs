@@ -147,6 +147,12 @@ fn killed(rounds: u64) {
         load.run();
         killer.join().unwrap();
         (ended, done) = (ended + load.indeterminate, done + load.done);
+        // What was answered is in the file, which outlives the daemon; what was not may be.
+        let file = std::fs::read(&file).unwrap();
+        for (block, bytes) in file.chunks(BLOCK as usize).enumerate() {
+            let right = bytes.iter().all(|&byte| byte == load.model[block]);
+            assert!(right || load.busy.contains_key(&block), "round {round}, block {block}");
+        }
         // The daemon is proven dead, so that the device can be closed for good, and its memory goes.
         timely(Duration::from_secs(2), || load.device.close()).unwrap();
         drop(load);

@@ -8,6 +8,7 @@ use std::time::Duration;
 use rustix::process::{Signal, kill_process};
 use virtio::Error;
 use virtio::drivers::{Between, Block, BlockOptions, Reconnect};
+use virtio::event::Deadline;
 
 use crate::daemon::{Daemon, Export, Place, image, over_file};
 use crate::random::Random;
@@ -154,6 +155,50 @@ fn the_first_flush_after_a_reconnection_tells_once_of_writes_that_may_be_lost() 
     daemon = start(&place, &file, 1);
     disk.read(0, &mut [0; 512]).unwrap();
     disk.flush().unwrap();
+    drop(daemon);
+}
+
+/// The end is known before the flush is called, and the flush is what brings the next daemon up: it never was in
+/// flight, and is done by a daemon that knows nothing of what the old one may have lost.
+#[test]
+fn a_flush_that_reconnects_is_the_first_one_after_the_reconnection() {
+    let _alone = alone();
+    let place = Place::new();
+    let file = image(&place, 1 << 20);
+    let mut daemon = start(&place, &file, 1);
+    let disk = Block::open(&daemon.address(), options(1)).unwrap();
+    let lost = |outcome: virtio::Result<()>| {
+        let error = outcome.expect_err("a completed write may be lost");
+        assert!(matches!(error.kind(), Error::Indeterminate { .. }), "{error}");
+    };
+    disk.write(0, &[1; 512]).unwrap();
+    daemon.kill();
+    assert!(disk.events().unwrap().gone);
+    daemon = start(&place, &file, 1);
+    lost(disk.flush());
+    disk.flush().unwrap();
+
+    let disk = disk.submitter();
+    let end = |tag: &'static str| {
+        let mut done = Vec::new();
+        while done.is_empty() {
+            if disk.wait(&mut done, Deadline::after(Duration::from_secs(10))).unwrap().lost {
+                disk.recover().unwrap();
+            }
+        }
+        let call = done.pop().unwrap();
+        assert_eq!(call.tag, tag);
+        call.outcome.map(drop)
+    };
+    disk.write(0, &[2; 512], false, "write").unwrap();
+    end("write").unwrap();
+    daemon.kill();
+    assert!(disk.events().unwrap().gone);
+    daemon = start(&place, &file, 1);
+    disk.flush("flush").unwrap();
+    lost(end("flush"));
+    disk.flush("flush").unwrap();
+    end("flush").unwrap();
     drop(daemon);
 }
 

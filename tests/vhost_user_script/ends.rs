@@ -173,6 +173,48 @@ fn r9_a_caller_s_own_buffer_is_not_used_again_while_the_old_back_end_may_live() 
     assert_eq!(back, [1; 512]);
 }
 
+/// Also where no write is behind it: nobody knows what else the lost back-end has.
+#[test]
+fn a_flush_that_was_in_flight_is_never_sent_again() {
+    let _alone = alone();
+    let daemon = taker();
+    let mut options = small(LONG);
+    options.reconnect = Reconnect::Retry;
+    let disk = Block::open(&daemon.address(), options).unwrap();
+    thread::scope(|scope| {
+        let flusher = scope.spawn(|| timely(LONG, || disk.flush()));
+        daemon.until(|peer| peer.taken() == 1);
+        daemon.run(|peer| {
+            peer.end();
+            peer.serve = Serve::All;
+        });
+        let error = flusher.join().unwrap().unwrap_err();
+        assert!(matches!(error.kind(), Error::Indeterminate { .. }), "{error}");
+    });
+    disk.flush().unwrap();
+}
+
+#[test]
+fn e2_a_daemon_that_comes_back_with_fewer_features_is_refused() {
+    let _alone = alone();
+    // VIRTIO_BLK_F_FLUSH, and one of the rings: EVENT_IDX.
+    for bit in [9, 29] {
+        let daemon = Daemon::honest(Offer::default());
+        let mut options = small(LONG);
+        options.reconnect = Reconnect::Retry;
+        let disk = Block::open(&daemon.address(), options).unwrap();
+        disk.read(0, &mut [0; 512]).unwrap();
+        daemon.run(move |peer| {
+            peer.offer.features &= !(1 << bit);
+            peer.end();
+        });
+        let less = timely(LONG, || disk.read(0, &mut [0; 512])).unwrap_err();
+        assert!(matches!(less.kind(), Error::Incompatible { what: "features", .. }), "{less}");
+        daemon.run(move |peer| peer.offer.features |= 1 << bit);
+        disk.read(0, &mut [0; 512]).unwrap();
+    }
+}
+
 /// Cloud Hypervisor went on at the available index of the old connection, and so past what had been taken and not
 /// finished; then traffic stood still.
 #[test]

@@ -20,7 +20,7 @@ use crate::daemon::Place;
 use crate::ring::{Regions, Ring, Told, ask_for_kicks};
 use crate::wire::{Heard, answer, send};
 
-/// Everything that this crate uses.
+/// Everything that this crate uses, once more: what is offered here is what must be asked for.
 pub(crate) const ALL: u64 = protocol::MQ
     | protocol::REPLY_ACK
     | protocol::BACKEND_REQ

@@ -15,7 +15,7 @@ test that fails shows what they said.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
@@ -24,7 +24,24 @@ if TYPE_CHECKING:
 
     from virtio.testing import Device, Qemu, Transport, VhostUserDevice
 
+Made = TypeVar("Made", "Device", "VhostUserDevice")
 TRANSPORTS = ("pci-modern", "pci-transitional", "pci-legacy", "mmio", "mmio-legacy")
+
+
+def _checked(make: Callable[..., Made]) -> Iterator[Callable[..., Made]]:
+    """Gives out what makes devices. All that were made are closed before the first is checked, so that one broken rule
+    leaves nothing open."""
+    made: list[Made] = []
+
+    def making(*arguments: Any, **parameters: Any) -> Made:
+        made.append(make(*arguments, **parameters))
+        return made[-1]
+
+    yield making
+    for device in made:
+        device.close()
+    for device in made:
+        device.check()
 
 
 @pytest.fixture(params=TRANSPORTS)
@@ -40,17 +57,7 @@ def virtio_device() -> Iterator[Callable[..., Device]]:
     # Not before: whoever only has the plugin installed does not pay for it.
     from virtio import testing
 
-    made: list[Device] = []
-
-    def make(kind: str, **parameters: Any) -> Device:
-        made.append(testing.device(kind, **parameters))
-        return made[-1]
-
-    yield make
-    for device in made:
-        device.close()
-    for device in made:
-        device.check()
+    yield from _checked(testing.device)
 
 
 @pytest.fixture
@@ -58,17 +65,7 @@ def virtio_vhost_user() -> Iterator[Callable[..., VhostUserDevice]]:
     """Makes software devices behind Unix sockets; what they found fails the test at its end."""
     from virtio import testing
 
-    made: list[VhostUserDevice] = []
-
-    def make(device: Any = "block", **parameters: Any) -> VhostUserDevice:
-        made.append(testing.vhost_user(device, **parameters))
-        return made[-1]
-
-    yield make
-    for device in made:
-        device.close()
-    for device in made:
-        device.check()
+    yield from _checked(testing.vhost_user)
 
 
 @pytest.fixture

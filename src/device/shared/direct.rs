@@ -73,6 +73,10 @@ impl<L: Lane> Shared<L> {
             match popped {
                 Ok(Some(Some(written))) => return Ok(Some(Done { token, written })),
                 Ok(_) => {}
+                // It ended with the device, as one of several: each is told to who asks for it.
+                Err(Error::Indeterminate { token: ended }) if ended != token.into_raw() => {
+                    state.store(Token::from_raw(ended), Err(Error::Indeterminate { token: ended }));
+                }
                 Err(error) => return Err(error),
             }
             if let Some(other) = other {

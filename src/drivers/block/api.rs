@@ -360,8 +360,7 @@ impl Block {
         }
         let written = self.located(self.rescue.begin_flush())?;
         self.ask(RequestType::FLUSH, &mut [])?;
-        self.rescue.end_flush(written);
-        Ok(())
+        self.located(self.rescue.end_flush(written))
     }
 
     fn ask(&self, request_type: RequestType, answer: &mut [u8]) -> Result<()> {

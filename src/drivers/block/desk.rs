@@ -178,9 +178,11 @@ impl<T> Desk<T> {
             place.generation = place.generation.wrapping_add(1);
             self.free.push((call.number & u64::from(u32::MAX)) as u32);
         }
-        let outcome = call.failure.map_or_else(|| Ok(work.answer()), Err);
-        if let (Ok(_), Some(written)) = (&outcome, flush) {
-            rescue.end_flush(written);
+        let mut outcome = call.failure.map_or_else(|| Ok(work.answer()), Err);
+        if let (Ok(_), Some(written)) = (&outcome, flush)
+            && let Err(error) = rescue.end_flush(written)
+        {
+            outcome = Err(error);
         }
         self.ended.push((tag, outcome));
     }

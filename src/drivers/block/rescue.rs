@@ -304,15 +304,24 @@ impl Rescue {
     /// [`Error::Indeterminate`], once, where a back-end went away with completed writes that were not flushed.
     pub(super) fn begin_flush(&self) -> Result<u64> {
         let written = self.written.load(Ordering::Acquire);
-        if self.doubt.swap(false, Ordering::AcqRel) {
-            self.flushed.store(written, Ordering::Release);
-            return Err(Error::Indeterminate { token: 0 });
-        }
-        Ok(written)
+        self.settle_doubt(written).map(|()| written)
     }
 
-    pub(super) fn end_flush(&self, written: u64) {
+    /// A flush has succeeded. Errors as [`Rescue::begin_flush`]: one that had to wait for the next back-end was done by
+    /// that, which knows nothing of the writes.
+    pub(super) fn end_flush(&self, written: u64) -> Result<()> {
+        self.settle_doubt(written)?;
         self.flushed.fetch_max(written, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// Tells of writes that may be lost, once.
+    fn settle_doubt(&self, written: u64) -> Result<()> {
+        if !self.doubt.swap(false, Ordering::AcqRel) {
+            return Ok(());
+        }
+        self.flushed.fetch_max(written, Ordering::AcqRel);
+        Err(Error::Indeterminate { token: 0 })
     }
 
     /// The lock of the book, for debugging.

@@ -127,6 +127,12 @@ impl Session<'_> {
     }
 
     /// The bytes that were asked for, with their header; nothing where there are not so many.
+    ///
+    /// The protocol has an answer of the length that was asked for, or of no payload, which is an error. Some back-ends
+    /// send the header alone for an error, with a length of 0 in it. That is no choice: it is the right answer to whoever
+    /// asks for no bytes. The front-end of the crate `vhost` 0.18 reads as many bytes as it has asked for, whatever the
+    /// answer's length is, so that either kind of error leaves it waiting until the connection ends, also with that
+    /// crate's own back-end.
     pub(super) fn read_config(&self, mut payload: Vec<u8>) -> Vec<u8> {
         let config = self.engine.config();
         let found = config_range(&payload).and_then(|range| config.get(range));
@@ -203,7 +209,7 @@ impl Session<'_> {
 
     fn set_event(&mut self, request: Request, payload: &[u8], fds: Vec<OwnedFd>) -> Result<()> {
         let number = payload.first_chunk().map(|bytes| decode_u64(*bytes)).unwrap_or_default();
-        let index = self.index(number)?;
+        let index = self.index(number & !NO_FD)?;
         let none = number & NO_FD != 0;
         let event = fds.into_iter().next().map(EventFd::of_peer).transpose()?;
         if none == event.is_some() {

@@ -7,7 +7,6 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
 use std::path::{Path, PathBuf};
@@ -17,12 +16,11 @@ use std::thread::{Builder, JoinHandle};
 use self::engine::Modelled;
 pub(super) use self::engine::{Engine, RingPlace};
 use self::server::Server;
-use super::check::Checker;
-use super::core::{Core, Make};
 use super::device::Report;
 use super::machine::{Machine, Run};
 use super::model::DeviceModel;
 use super::null::{NullBlock, NullEngine};
+use super::plan::Plan;
 use super::script::DeviceLie;
 use crate::bus::endpoint::Endpoint;
 use crate::event::{Deadline, EventFd};
@@ -43,15 +41,6 @@ mod watch;
 
 /// For the thread to end when its device is dropped.
 const END: Duration = Duration::from_secs(5);
-
-/// All protocol features that a device end has.
-const PROTOCOL: u64 = protocol::MQ
-    | protocol::REPLY_ACK
-    | protocol::BACKEND_REQ
-    | protocol::CONFIG
-    | protocol::RESET_DEVICE
-    | protocol::CONFIGURE_MEM_SLOTS
-    | protocol::STATUS;
 
 /// What a device end did and saw.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -84,34 +73,30 @@ struct Shared {
 /// Makes a [`VhostUserDevice`].
 #[derive(Debug)]
 pub struct VhostUserDeviceBuilder {
-    model: Box<dyn DeviceModel>,
-    offer: Features,
-    withhold: Features,
+    plan: Plan,
     protocol: u64,
-    lies: Vec<DeviceLie>,
-    checked: bool,
 }
 
 impl VhostUserDeviceBuilder {
     /// Whether the driver is held to the rules of the rings ([`Report::broken`]); those of registers have no place
-    /// here.
+    /// here. Without a word as [`super::SoftDeviceBuilder::checked`].
     #[must_use]
     pub fn checked(mut self, checked: bool) -> Self {
-        self.checked = checked;
+        self.plan.checked = Some(checked);
         self
     }
 
     /// Features to offer beyond what the type and the rings bring.
     #[must_use]
     pub fn offer(mut self, features: Features) -> Self {
-        self.offer |= features;
+        self.plan.offer |= features;
         self
     }
 
     /// Features not to offer.
     #[must_use]
     pub fn withhold(mut self, features: Features) -> Self {
-        self.withhold |= features;
+        self.plan.withhold |= features;
         self
     }
 
@@ -125,34 +110,24 @@ impl VhostUserDeviceBuilder {
     /// Lies that it tells from the start: of [`DeviceLie`] those about features, configuration and rings.
     #[must_use]
     pub fn lies(mut self, lies: impl IntoIterator<Item = DeviceLie>) -> Self {
-        self.lies.extend(lies);
+        self.plan.lies.extend(lies);
         self
     }
 
     /// The device, waiting at `path` for a front-end. A socket that is there is taken over if nobody waits at it.
     ///
     /// [`Error::Misuse`] for a model with more than 256 queues, [`Error::Os`] with what the operating system gives.
-    pub fn build(self, path: impl AsRef<Path>) -> Result<VhostUserDevice> {
-        if self.model.queues() > MAX_EVENT_RINGS {
+    pub fn build(mut self, path: impl AsRef<Path>) -> Result<VhostUserDevice> {
+        let model = &self.plan.model;
+        if model.queues() > MAX_EVENT_RINGS {
             return Err(Error::Misuse { what: "a vhost-user device has at most 256 queues" });
         }
-        let device_type = self.model.device_type();
+        let (device_type, vectors) = (model.device_type(), model.queues().saturating_add(1));
         let path = path.as_ref();
-        let dma = Arc::new(SoftDma::new());
-        let make = Make {
-            modern: true,
-            legacy: false,
-            offer: self.offer,
-            withhold: self.withhold | NOT_CARRIED,
-            order: ByteOrder::NATIVE,
-        };
-        let vectors = self.model.queues().saturating_add(1);
-        let mut core = Core::new(self.model, make, dma.view(), vectors);
-        for lie in self.lies {
-            core.tell(lie)?;
-        }
-        core.checker = self.checked.then(|| Box::new(Checker::new()));
         let address = address(path, device_type)?;
+        let dma = Arc::new(SoftDma::new());
+        self.plan.withhold |= NOT_CARRIED;
+        let core = self.plan.core((true, false), ByteOrder::NATIVE, dma.view(), vectors, &address)?;
         let machine = Arc::new(Machine::new(address, Arc::clone(&dma), core, Run::Stepped)?);
         let changed = EventFd::new()?;
         let engine = Box::new(Modelled::new(Arc::clone(&machine), changed.clone()));
@@ -199,14 +174,7 @@ impl VhostUserDevice {
 
     /// As [`VhostUserDevice::builder`].
     pub fn builder_boxed(model: Box<dyn DeviceModel>) -> VhostUserDeviceBuilder {
-        VhostUserDeviceBuilder {
-            model,
-            offer: Features::EMPTY,
-            withhold: Features::EMPTY,
-            protocol: PROTOCOL,
-            lies: Vec::new(),
-            checked: false,
-        }
+        VhostUserDeviceBuilder { plan: Plan::new(model), protocol: protocol::USED }
     }
 
     /// A block device that does nothing but complete, for benchmarks. Errors as [`VhostUserDeviceBuilder::build`].
@@ -214,7 +182,7 @@ impl VhostUserDevice {
         let dma = Arc::new(SoftDma::new());
         let changed = EventFd::new()?;
         let engine = Box::new(NullEngine::new(null, Arc::clone(&dma), changed.clone()));
-        Self::start(path.as_ref(), DeviceType::BLOCK, engine, None, PROTOCOL, (dma, changed))
+        Self::start(path.as_ref(), DeviceType::BLOCK, engine, None, protocol::USED, (dma, changed))
     }
 
     fn start(
@@ -272,8 +240,7 @@ impl VhostUserDevice {
 
     /// Tells no lie any more. What was written to memory stays. [`Error::Misuse`] for a null device.
     pub fn be_honest(&self) -> Result<()> {
-        self.machine()?.core().script.clear();
-        self.machine()?.look_again()?;
+        self.machine()?.be_honest()?;
         self.shared.wake.signal()
     }
 
@@ -286,9 +253,7 @@ impl VhostUserDevice {
     /// Changes the configuration space: `bytes` as they lie there, from `offset` on, with a message to the front-end.
     /// [`Error::Misuse`] for a null device.
     pub fn change_config(&self, offset: u16, bytes: &[u8]) -> Result<()> {
-        let mut core = self.machine()?.core();
-        core.script.add(DeviceLie::ConfigBytes { offset, bytes: bytes.into() });
-        core.config_changed()
+        self.machine()?.core().change_config(offset, bytes)
     }
 
     fn machine(&self) -> Result<&Machine> {

@@ -16,7 +16,7 @@ use crate::event::{Deadline, EventFd};
 use crate::features::Features;
 use crate::spec::Status;
 use crate::spec::vhost_user::{
-    BackendRequest, Header, MAX_TABLE_REGIONS, NO_FD, ORDER, Request, decode_u64, encode_u64, feature, flags,
+    BackendRequest, Header, MAX_TABLE_REGIONS, ORDER, Request, decode_u64, encode_u64, feature, flags,
     protocol,
 };
 use crate::{Error, Result};
@@ -281,9 +281,9 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// The ring that the first word of a payload names, whatever the message.
+    /// The ring of that number.
     pub(super) fn index(&self, word: u64) -> Result<u16> {
-        let index = u16::try_from(word & !NO_FD).ok();
+        let index = u16::try_from(word).ok();
         index
             .filter(|index| usize::from(*index) < self.rings.len())
             .ok_or_else(|| Error::protocol(format!("ring {word} is not one of {}", self.rings.len())))

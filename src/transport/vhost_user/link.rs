@@ -16,15 +16,6 @@ use crate::spec::{DeviceType, Status, device};
 use crate::transport::QueueSetup;
 use crate::{Error, Result};
 
-/// Protocol features that are used where they are offered (fault V6: no others).
-const KNOWN: u64 = protocol::MQ
-    | protocol::REPLY_ACK
-    | protocol::BACKEND_REQ
-    | protocol::CONFIG
-    | protocol::RESET_DEVICE
-    | protocol::CONFIGURE_MEM_SLOTS
-    | protocol::STATUS;
-
 /// One ring that somebody asked for.
 #[derive(Debug)]
 pub(super) struct VringEnd {
@@ -94,7 +85,8 @@ impl Link {
         let mut slots = None;
         let mut queues = None;
         if offered & (1 << feature::PROTOCOL_FEATURES) != 0 {
-            let wanted = control.ask_number(Request::GET_PROTOCOL_FEATURES, deadline)? & KNOWN;
+            // Fault V6: no others, whatever is offered.
+            let wanted = control.ask_number(Request::GET_PROTOCOL_FEATURES, deadline)? & protocol::USED;
             control.tell_number(Request::SET_PROTOCOL_FEATURES, wanted, deadline)?;
             control.use_protocol(wanted);
             if control.has(protocol::MQ) {
