@@ -214,29 +214,48 @@ impl PoolList {
         }
         at.checked_add(count).map(|_| at)
     }
+
+    /// The bank of a number, the number of its first buffer, and the index of this one, if the bank has so many.
+    fn find(&self, number: u64) -> Option<(u32, &Bank, u32)> {
+        let number = u32::try_from(number).ok()?;
+        let place = self.banks.partition_point(|(first, _)| *first <= number);
+        let (first, bank) = self.banks.get(place.checked_sub(1)?)?;
+        Some((*first, bank, number.checked_sub(*first)?))
+    }
 }
 
-/// Without a search where there is one pool.
-#[inline]
-fn find(list: &PoolList, number: u64) -> Option<(&Bank, u32)> {
-    let number = u32::try_from(number).ok()?;
-    let (first, bank) = match &list.banks[..] {
-        [only] => only,
-        banks => banks.get(banks.partition_point(|(first, _)| *first <= number).checked_sub(1)?)?,
-    };
-    Some((bank, number.checked_sub(*first)?))
+/// Finds buffers by their numbers, where most are of the same pool as the one before.
+pub(super) struct Finder<'a> {
+    list: &'a PoolList,
+    /// That pool, and the number of its first buffer.
+    bank: Option<(u32, &'a Bank)>,
 }
 
-#[cold]
-fn unknown() -> Error {
-    Error::Misuse { what: "no pool of this device has a buffer of this number" }
-}
+impl<'a> Finder<'a> {
+    #[inline]
+    pub(super) fn new(list: &'a PoolList) -> Self {
+        Self { list, bank: list.banks.first().map(|(first, bank)| (*first, bank)) }
+    }
 
-/// The bank and index of the buffer of this number.
-#[inline]
-pub(super) fn slot(list: &PoolList, number: u64) -> Result<(&Bank, u32)> {
-    match find(list, number) {
-        Some(found) => Ok(found),
-        None => Err(unknown()),
+    /// Takes the buffer of this number for a flight. [`Error::Misuse`] where no pool has it, or it is in flight.
+    #[inline(always)]
+    pub(super) fn take(&mut self, number: u64, flow: Flow) -> Result<DmaBuf> {
+        match self.bank {
+            // Fits: a pool has fewer buffers than 2^32.
+            Some((first, bank)) if number.wrapping_sub(first.into()) < bank.flows.len() as u64 => {
+                bank.take((number as u32).wrapping_sub(first), flow)
+            }
+            _ => self.take_from_another(number, flow),
+        }
+    }
+
+    #[cold]
+    fn take_from_another(&mut self, number: u64, flow: Flow) -> Result<DmaBuf> {
+        let (first, bank, index) = self
+            .list
+            .find(number)
+            .ok_or(Error::Misuse { what: "no pool of this device has a buffer of this number" })?;
+        self.bank = Some((first, bank));
+        bank.take(index, flow)
     }
 }

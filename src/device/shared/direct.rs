@@ -30,6 +30,12 @@ impl<L: Lane> Shared<L> {
     pub fn pop_many(&self, most: usize, mut take: impl FnMut(Done)) -> Result<usize> {
         let mut state = self.open()?;
         let alone = state.is_alone();
+        if alone {
+            let count = state.lane.pop_each(most, &mut take);
+            if count != 0 {
+                return Ok(count);
+            }
+        }
         let drained = if alone { Ok(0) } else { state.drain() };
         let mut count = 0usize;
         while count < most {
