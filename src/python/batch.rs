@@ -7,12 +7,12 @@ use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
 
 use super::buffer::{Export, Filler, Numbers, Reader};
-use super::memory::{Finder, Flow};
+use super::memory::{Finder, Flow, PoolList};
 use super::queue::Inner;
 use super::wait;
 use crate::Result;
 use crate::device::{self, Done};
-use crate::mem::pool::DmaBuf;
+use crate::mem::pool::{DmaBuf, Returns};
 use crate::queue::Token;
 
 /// Places for the exports of arrays: one, which most sides of chains are, and others.
@@ -103,25 +103,30 @@ fn add_each(
     queue: &mut device::Queue<DmaBuf>,
     (readable, writable): (&Slots<'_>, &Slots<'_>),
     count: usize,
-    finder: &mut Finder<'_>,
+    pools: &PoolList,
     added: impl FnMut(Token),
 ) -> Result<usize> {
     let nothing = |slots: &Slots<'_>| slots.columns() == 0;
+    // One for each side, as they may be of different pools.
+    let finder = || Finder::new(pools, count);
     match (readable.column(), writable.column()) {
         (None, Some(mut to)) if nothing(readable) => {
-            queue.add_each(count, || Ok(([], [take(&mut to, finder, Flow::Writable)?])), added)
+            let mut finder = finder();
+            queue.add_each(count, || Ok(([], [take(&mut to, &mut finder, Flow::Writable)?])), added)
         }
         (Some(mut from), None) if nothing(writable) => {
-            queue.add_each(count, || Ok(([take(&mut from, finder, Flow::Readable)?], [])), added)
+            let mut finder = finder();
+            queue.add_each(count, || Ok(([take(&mut from, &mut finder, Flow::Readable)?], [])), added)
         }
         (Some(mut from), Some(mut to)) => {
-            let mut next = || {
-                let from = take(&mut from, finder, Flow::Readable)?;
-                Ok(([from], [take(&mut to, finder, Flow::Writable)?]))
+            let mut finders = (finder(), finder());
+            let next = || {
+                let from = take(&mut from, &mut finders.0, Flow::Readable)?;
+                Ok(([from], [take(&mut to, &mut finders.1, Flow::Writable)?]))
             };
-            queue.add_each(count, &mut next, added)
+            queue.add_each(count, next, added)
         }
-        _ => add_chains(queue, (readable, writable), count, finder, added),
+        _ => add_chains(queue, (readable, writable), count, pools, added),
     }
 }
 
@@ -131,12 +136,13 @@ fn add_chains(
     queue: &mut device::Queue<DmaBuf>,
     (readable, writable): (&Slots<'_>, &Slots<'_>),
     count: usize,
-    finder: &mut Finder<'_>,
+    pools: &PoolList,
     mut added: impl FnMut(Token),
 ) -> Result<usize> {
     let parts = readable.columns().saturating_add(writable.columns());
     let parts = u16::try_from(parts).unwrap_or(u16::MAX);
     let (mut readable, mut writable) = (readable.readers(), writable.readers());
+    let finder = &mut Finder::new(pools, 0);
     for done in 0..count {
         // Asked first, because buffers that are refused would have to be taken again.
         if done > 0 && !queue.has_room(parts) {
@@ -178,9 +184,8 @@ pub(super) fn add_many<'py>(
     }
     let mut tokens = tokens.as_ref().map(Numbers::fill);
     let pools = inner.pools.lock();
-    let mut finder = Finder::new(&pools);
     let added = inner.shared.with_open(|queue| {
-        add_each(queue, (&readable, &writable), count, &mut finder, |token| {
+        add_each(queue, (&readable, &writable), count, &pools, |token| {
             if let Some(tokens) = &mut tokens {
                 tokens.put(token.into_raw());
             }
@@ -219,9 +224,17 @@ pub(super) fn get_many<'py>(
     let mut results = Results { tokens: tokens.fill(), written: written.as_ref().map(Numbers::fill) };
     // Before anything is taken that an exception would lose (fault M7).
     py.check_signals()?;
-    let found = inner.shared.pop_many(most, |done| results.store(done));
+    // What is at hand; their pools count them once.
+    let mut returns = Returns::new();
+    let found = inner.shared.pop_at_hand(most, |done, first| {
+        results.store(done);
+        if let Some(buf) = first {
+            returns.give(buf);
+        }
+    });
+    drop(returns);
     match inner.located(found)? {
-        0 => wait_for_many(py, inner, most, &mut results, timeout()?),
+        0 => wait_for_many(py, inner, most, &mut results, timeout),
         count => Ok(count),
     }
 }
@@ -248,9 +261,15 @@ fn wait_for_many(
     inner: &Inner,
     most: usize,
     results: &mut Results<'_>,
-    timeout: Option<f64>,
+    timeout: impl FnOnce() -> PyResult<Option<f64>>,
 ) -> PyResult<usize> {
-    let deadline = wait::deadline(timeout)?;
+    // What others reaped, or errors.
+    let found = inner.shared.pop_many(most, |done| results.store(done));
+    let found = inner.located(found)?;
+    if found != 0 {
+        return Ok(found);
+    }
+    let deadline = wait::deadline(timeout()?)?;
     let first = py.detach(|| inner.shared.get_with(deadline, wait::look_after_signals));
     results.store(inner.deliver(py, first.map(Done::from))?);
     // An error comes again with the next call.
