@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use super::used::Used;
+use super::used::{Done, Used};
 use crate::Result;
 use crate::queue::{Completion, Token};
 use crate::sync::Arc;
@@ -38,6 +38,11 @@ pub trait Lane: Send {
     fn kick_again(&mut self) -> bool;
     /// Takes a used buffer, and gives it to `take`.
     fn pop_with<T>(&mut self, take: impl FnOnce(Completion<'_, Self::Buf>) -> T) -> Result<Option<T>>;
+    /// Takes up to `most` used buffers that are at hand, gives them to `take`, each with the first buffer of its chain,
+    /// and answers how many: there may be more, and an error.
+    fn pop_each(&mut self, _most: usize, _take: impl FnMut(Done, Option<Self::Buf>)) -> usize {
+        0
+    }
     /// Takes a used buffer.
     fn pop(&mut self) -> Result<Option<Used<Self::Buf>>> {
         self.pop_with(Used::take)

@@ -1,6 +1,7 @@
 //! One virtqueue of a device: ring, doorbell, event and waiting.
 
 mod end;
+mod many;
 mod port;
 
 use alloc::collections::VecDeque;

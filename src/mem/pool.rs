@@ -7,7 +7,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use super::copy;
 use super::lease::Lease;
@@ -16,6 +16,12 @@ use super::region::DmaRegion;
 use super::slots::Slots;
 use super::space::{DmaChunk, DmaSpace, within};
 use crate::{Error, Result};
+
+#[cfg(any(test, feature = "python"))]
+mod many;
+
+#[cfg(feature = "python")]
+pub(crate) use many::{Returns, Takes};
 
 /// Equal buffers in one piece of a device's memory: `count` slots, `stride` bytes apart.
 ///
@@ -42,10 +48,17 @@ use crate::{Error, Result};
 /// # space.close(&unsafe { virtio::mem::quarantine::StoppedProof::assume_stopped(&space) })?;
 /// # Ok(()) }
 /// ```
-#[derive(Clone)]
-pub struct DmaPool(Arc<Inner>);
+pub struct DmaPool(NonNull<Inner>);
 
+// SAFETY: what it leads to is `Send + Sync`, and lives as long as the count that this handle holds.
+unsafe impl Send for DmaPool {}
+// SAFETY: as above.
+unsafe impl Sync for DmaPool {}
+
+/// The count is the pool's own, and no `Arc`'s, so that many leases can be counted at once.
 struct Inner {
+    /// Handles and leases; with the last of them it goes.
+    holders: AtomicUsize,
     slots: Slots,
     chunk: DmaChunk,
     addr: u64,
@@ -55,6 +68,58 @@ struct Inner {
     records: Box<[Record]>,
 }
 
+impl Inner {
+    /// Counts leases that are about to be made.
+    #[inline(always)]
+    fn hold(&self, leases: usize) {
+        // Relaxed: whoever counts has a count already, by which it reached the pool.
+        let before = self.holders.fetch_add(leases, Ordering::Relaxed);
+        if before > isize::MAX.unsigned_abs() {
+            // So many were forgotten that the count would come round, and the pool go under its leases.
+            std::process::abort();
+        }
+    }
+
+    /// Takes counts back, the last of which takes the pool with it.
+    ///
+    /// # Safety
+    /// The counts are the caller's, who does not use the pool by them any more.
+    #[inline(always)]
+    unsafe fn let_go(this: NonNull<Self>, counts: usize) {
+        // SAFETY: alive by the caller's counts.
+        let holders = unsafe { &this.as_ref().holders };
+        // Release: what was done by these counts comes before the end; acquire: the end comes after what was done by
+        // all others. One pairs with the other of the same line.
+        if holders.fetch_sub(counts, Ordering::AcqRel) == counts {
+            // SAFETY: as the last count, and of a box that was leaked by `DmaPool::over`.
+            unsafe { Self::end(this) };
+        }
+    }
+
+    /// # Safety
+    /// Nobody else has a count.
+    #[cold]
+    #[inline(never)]
+    unsafe fn end(this: NonNull<Self>) {
+        // SAFETY: a leaked box that nobody leads to any more.
+        drop(unsafe { Box::from_raw(this.as_ptr()) });
+    }
+}
+
+impl Clone for DmaPool {
+    fn clone(&self) -> Self {
+        self.inner().hold(1);
+        Self(self.0)
+    }
+}
+
+impl Drop for DmaPool {
+    fn drop(&mut self) {
+        // SAFETY: the count of this handle, which is used no more.
+        unsafe { Inner::let_go(self.0, 1) };
+    }
+}
+
 /// What is known of a slot, in one place, so that a lease can be a single pointer.
 struct Record {
     addr: u64,
@@ -62,8 +127,8 @@ struct Record {
     start: *mut u8,
     /// [`DmaSpace::id`] of the chunk's space.
     space: u64,
-    /// The pool, whose allocation this record is part of.
-    pool: *const Inner,
+    /// The pool, which this record is part of.
+    pool: NonNull<Inner>,
     index: u32,
     /// Written by the slot's lease only; an atomic, because a lease may travel between threads.
     len: AtomicU32,
@@ -105,47 +170,59 @@ impl DmaPool {
             }
         };
         let addr = chunk.device_addr();
-        Ok(Self(Arc::new_cyclic(|weak| {
-            let record = |index: u32| Record {
-                addr: addr.wrapping_add(u64::from(index).wrapping_mul(u64::from(stride))),
-                start: chunk.as_ptr().wrapping_add((index as usize).wrapping_mul(stride as usize)),
-                space: chunk.space_id(),
-                pool: weak.as_ptr(),
-                index,
-                len: AtomicU32::new(stride),
-            };
-            let records = (0..count).map(record).collect();
-            Inner { slots: Slots::new(count), chunk, addr, stride, count, records }
-        })))
+        let records = Box::default();
+        let holders = AtomicUsize::new(1);
+        let inner =
+            Box::new(Inner { holders, slots: Slots::new(count), chunk, addr, stride, count, records });
+        let pool = NonNull::from(Box::leak(inner));
+        // SAFETY: just made, and nobody else has it.
+        let inner = unsafe { &mut *pool.as_ptr() };
+        let record = |index: u32| Record {
+            addr: addr.wrapping_add(u64::from(index).wrapping_mul(u64::from(stride))),
+            start: inner.chunk.as_ptr().wrapping_add((index as usize).wrapping_mul(stride as usize)),
+            space: inner.chunk.space_id(),
+            pool,
+            index,
+            len: AtomicU32::new(stride),
+        };
+        let records = (0..count).map(record).collect();
+        inner.records = records;
+        Ok(Self(pool))
+    }
+
+    #[inline(always)]
+    fn inner(&self) -> &Inner {
+        // SAFETY: alive by the count that this handle holds; changed by nobody.
+        unsafe { self.0.as_ref() }
     }
 
     /// Number of buffers.
     pub fn count(&self) -> u32 {
-        self.0.count
+        self.inner().count
     }
 
     /// Bytes of each buffer, and from one to the next.
     pub fn stride(&self) -> u32 {
-        self.0.stride
+        self.inner().stride
     }
 
     /// Buffers that are not taken; out of date at once where other threads use the pool.
     pub fn free(&self) -> usize {
-        self.0.slots.free()
+        self.inner().slots.free()
     }
 
     /// Whether buffer number `index` is there and not taken; out of date at once where other threads use the pool.
     pub fn is_free(&self, index: u32) -> bool {
-        self.0.slots.is_free(index)
+        self.inner().slots.is_free(index)
     }
 
     /// Takes the buffer that was given back last. [`Error::MemoryLimit`] where all are taken.
     #[inline]
     pub fn take(&self) -> Result<DmaBuf> {
-        match self.0.slots.take() {
+        match self.inner().slots.take() {
             Some(index) => self.lease(index),
             None => Err(Error::MemoryLimit {
-                needed: u64::from(self.0.stride),
+                needed: u64::from(self.inner().stride),
                 have: 0,
                 limit: "the pool, all of whose buffers are taken: drop one, or make a larger pool",
             }),
@@ -155,49 +232,55 @@ impl DmaPool {
     /// Takes buffer number `index`. [`Error::Misuse`] where it is taken or the pool has no such buffer.
     #[inline]
     pub fn slot(&self, index: u32) -> Result<DmaBuf> {
-        if self.0.slots.take_at(index) {
-            return self.lease(index);
-        }
-        Err(Error::Misuse {
-            what: match index < self.0.count {
-                true => "this buffer of the pool is taken",
-                false => "the pool has no buffer of this number",
-            },
-        })
+        if self.inner().slots.take_at(index) { self.lease(index) } else { Err(self.refusal(index)) }
     }
 
     /// The lease on a slot that was just taken.
     #[inline]
     fn lease(&self, index: u32) -> Result<DmaBuf> {
-        let Some(record) = self.0.records.get(index as usize) else {
-            return Err(Error::Misuse { what: "the pool has no buffer of this number" });
-        };
-        record.len.store(self.0.stride, Ordering::Relaxed);
-        // The count that the lease holds; its drop takes it back.
-        let _ = Arc::into_raw(Arc::clone(&self.0));
+        let record = self.record(index)?;
+        self.inner().hold(1);
         Ok(DmaBuf(NonNull::from(record)))
+    }
+
+    /// The record of a slot that was just taken, as a lease begins with it. The lease needs a count.
+    #[inline(always)]
+    fn record(&self, index: u32) -> Result<&Record> {
+        let Some(record) = self.inner().records.get(index as usize) else { return Err(self.refusal(index)) };
+        record.len.store(self.inner().stride, Ordering::Relaxed);
+        Ok(record)
+    }
+
+    #[cold]
+    fn refusal(&self, index: u32) -> Error {
+        Error::Misuse {
+            what: match index < self.count() {
+                true => "this buffer of the pool is taken",
+                false => "the pool has no buffer of this number",
+            },
+        }
     }
 
     /// The memory of all buffers, taken or not: buffer `i` begins at byte `i * stride`. What it holds of a
     /// buffer that is in flight may change at any moment.
     pub fn memory(&self) -> &DmaChunk {
-        &self.0.chunk
+        &self.inner().chunk
     }
 
     /// Copies from byte `offset` of [`DmaPool::memory`] on. [`Error::OutOfBounds`] beyond its end.
     pub fn read(&self, offset: usize, to: &mut [u8]) -> Result<()> {
-        self.0.chunk.read(offset, to)
+        self.inner().chunk.read(offset, to)
     }
 
     /// Copies to byte `offset` of [`DmaPool::memory`]. [`Error::OutOfBounds`] beyond its end.
     pub fn write(&self, offset: usize, from: &[u8]) -> Result<()> {
-        self.0.chunk.write(offset, from)
+        self.inner().chunk.write(offset, from)
     }
 }
 
 impl fmt::Debug for DmaPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "DmaPool({} x {} at {:#x})", self.0.count, self.0.stride, self.0.addr)
+        write!(f, "DmaPool({} x {} at {:#x})", self.count(), self.stride(), self.inner().addr)
     }
 }
 
@@ -221,9 +304,8 @@ impl DmaBuf {
 
     #[inline(always)]
     fn inner(&self) -> &Inner {
-        // SAFETY: the pointer is that of the pool's `Arc`, whose value was complete before a lease was made, and
-        // which lives as long as the count that this lease holds.
-        unsafe { &*self.record().pool }
+        // SAFETY: the pool lives as long as the count that this lease holds.
+        unsafe { self.record().pool.as_ref() }
     }
 
     /// A whole chunk as one buffer. [`Error::Misuse`] where it is longer than a descriptor can say (2^32 − 1
@@ -275,11 +357,8 @@ impl DmaBuf {
 
     /// The pool that it belongs to.
     pub fn pool(&self) -> DmaPool {
-        let pool = self.record().pool;
-        // SAFETY: a pointer of the pool's `Arc`, alive by the count that this lease holds.
-        unsafe { Arc::increment_strong_count(pool) };
-        // SAFETY: the count that was just added is the new handle's.
-        DmaPool(unsafe { Arc::from_raw(pool) })
+        self.inner().hold(1);
+        DmaPool(self.record().pool)
     }
 
     /// [`DmaSpace::id`] of the space that it comes from: only that space's device can reach it.
@@ -368,8 +447,8 @@ impl Drop for DmaBuf {
     fn drop(&mut self) {
         let Record { pool, index, .. } = *self.record();
         self.inner().slots.give(index);
-        // SAFETY: the count that `DmaPool::lease` left for this lease, which is not used after this.
-        unsafe { Arc::decrement_strong_count(pool) };
+        // SAFETY: the count of this lease, which is not used after this.
+        unsafe { Inner::let_go(pool, 1) };
     }
 }
 

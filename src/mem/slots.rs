@@ -78,8 +78,8 @@ impl Slots {
     /// Takes this slot, if it is free.
     #[inline]
     pub(super) fn take_at(&self, index: u32) -> bool {
-        self.cell(index)
-            .is_some_and(|(_, state)| state.compare_exchange(FREE, TAKEN_IN_STACK, AcqRel, Relaxed).is_ok())
+        let state = self.state.get(index as usize);
+        state.is_some_and(|state| state.compare_exchange(FREE, TAKEN_IN_STACK, AcqRel, Relaxed).is_ok())
     }
 
     /// Whether the slot is free; a snapshot that may be out of date at once.
@@ -91,10 +91,16 @@ impl Slots {
     /// Gives a taken slot back.
     #[inline]
     pub(super) fn give(&self, index: u32) {
-        let Some((below, state)) = self.cell(index) else { return };
-        if state.compare_exchange(TAKEN_IN_STACK, FREE, AcqRel, Relaxed).is_ok() {
-            return;
+        let Some(state) = self.state.get(index as usize) else { return };
+        if state.compare_exchange(TAKEN_IN_STACK, FREE, AcqRel, Relaxed).is_err() {
+            self.push(index);
         }
+    }
+
+    /// Puts a slot that is not in the stack on top of it. Out of line: whoever drops a buffer has it inlined else.
+    #[inline(never)]
+    fn push(&self, index: u32) {
+        let Some((below, state)) = self.cell(index) else { return };
         state.store(FREE, Release);
         let mut head = self.head.0.load(Relaxed);
         loop {

@@ -6,136 +6,197 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
 
-use super::buffer::Numbers;
-use super::memory::{Flow, PoolList, slot};
+use super::buffer::{Export, Filler, Numbers, Reader};
+use super::memory::{Finder, Flow, PoolList};
 use super::queue::Inner;
 use super::wait;
 use crate::Result;
 use crate::device::{self, Done};
-use crate::mem::pool::DmaBuf;
+use crate::mem::pool::{DmaBuf, Returns};
 use crate::queue::Token;
+
+/// Places for the exports of arrays: one, which most sides of chains are, and others.
+struct Places<'py> {
+    one: Export<'py>,
+    others: Vec<Export<'py>>,
+}
+
+impl<'py> Places<'py> {
+    fn new(py: Python<'py>) -> Self {
+        Self { one: Export::new(py), others: Vec::new() }
+    }
+}
 
 /// Buffers of one side of many chains: arrays side by side.
 #[derive(Default)]
-struct Slots<'py> {
-    arrays: Vec<Numbers<'py>>,
-    columns: usize,
+struct Slots<'a> {
+    one: Option<Numbers<'a>>,
+    others: Vec<Numbers<'a>>,
 }
 
-impl<'py> Slots<'py> {
+impl<'a> Slots<'a> {
     /// An array, of one column or more, or several of them side by side.
-    fn of(given: Option<&Bound<'py, PyAny>>) -> PyResult<Self> {
-        let mut slots = Self::default();
-        let Some(given) = given else { return Ok(slots) };
-        if given.is_instance_of::<PyTuple>() || given.is_instance_of::<PyList>() {
-            for array in given.try_iter()? {
-                slots.arrays.push(Numbers::of(&array?, false)?);
-            }
-        } else {
-            slots.arrays.push(Numbers::of(given, false)?);
-        }
-        slots.columns = slots.arrays.iter().map(Numbers::columns).sum();
-        Ok(slots)
-    }
-
-    fn rows(&self) -> impl Iterator<Item = usize> + '_ {
-        self.arrays.iter().map(Numbers::rows)
-    }
-
-    /// Takes the buffers of chain number `row` for their flight.
     #[inline]
-    fn take<'a>(
-        &'a self,
-        row: usize,
-        pools: &'a PoolList,
-        flow: Flow,
-    ) -> impl Iterator<Item = Result<DmaBuf>> + use<'a, 'py> {
-        let numbers = self.arrays.iter().flat_map(move |array| {
-            (0..array.columns()).map(move |column| array.get(row, column).unwrap_or(u64::MAX))
-        });
-        numbers.map(move |number| {
-            let (memory, index) = slot(pools, number)?;
-            memory.take(index, flow)
-        })
+    fn of<'py>(places: &'a mut Places<'py>, given: Option<&Bound<'py, PyAny>>) -> PyResult<Self> {
+        match given {
+            None => Ok(Self::default()),
+            Some(given) if given.is_instance_of::<PyTuple>() || given.is_instance_of::<PyList>() => {
+                Self::side_by_side(places, given)
+            }
+            Some(given) => Ok(Self { one: Some(places.one.numbers(given, false)?), others: Vec::new() }),
+        }
     }
 
-    /// The only buffer of chain number `row`.
-    #[inline(always)]
-    fn take_one(&self, row: usize, pools: &PoolList, flow: Flow) -> Result<DmaBuf> {
-        let number = self.arrays.first().and_then(|array| array.get(row, 0)).unwrap_or(u64::MAX);
-        let (memory, index) = slot(pools, number)?;
-        memory.take(index, flow)
+    #[cold]
+    fn side_by_side<'py>(places: &'a mut Places<'py>, given: &Bound<'py, PyAny>) -> PyResult<Self> {
+        let arrays = given.try_iter()?.collect::<PyResult<Vec<_>>>()?;
+        places.others = arrays.iter().map(|array| Export::new(array.py())).collect();
+        let filled = places.others.iter_mut().zip(&arrays);
+        let others = filled.map(|(place, array)| place.numbers(array, false)).collect::<PyResult<_>>()?;
+        Ok(Self { one: None, others })
+    }
+
+    fn arrays(&self) -> impl Iterator<Item = &Numbers<'a>> {
+        self.one.iter().chain(&self.others)
+    }
+
+    fn columns(&self) -> usize {
+        self.arrays().map(Numbers::columns).sum()
+    }
+
+    /// The numbers of chain after chain, where each has one.
+    fn column(&self) -> Option<Reader<'a>> {
+        self.arrays().next().filter(|_| self.columns() == 1).map(Numbers::read)
+    }
+
+    /// Those of any number a chain.
+    fn readers(&self) -> Vec<(usize, Reader<'a>)> {
+        self.arrays().map(|array| (array.columns(), array.read())).collect()
     }
 }
 
-/// Adds chain number `row`.
-#[inline]
-fn add_row(
+/// How many chains two sides are.
+fn count_of(readable: &Slots<'_>, writable: &Slots<'_>) -> PyResult<usize> {
+    let mut rows = readable.arrays().chain(writable.arrays()).map(Numbers::rows);
+    let count = rows.next().unwrap_or(0);
+    if rows.any(|rows| rows != count) {
+        return Err(PyValueError::new_err("the arrays of slots have one number for each chain, all of them"));
+    }
+    Ok(count)
+}
+
+/// Takes the next buffer of a side for its flight.
+#[inline(always)]
+fn take(numbers: &mut Reader<'_>, finder: &mut Finder<'_>, flow: Flow) -> Result<DmaBuf> {
+    finder.take(numbers.next().unwrap_or(u64::MAX), flow)
+}
+
+/// Takes those of one chain.
+fn take_row(side: &mut [(usize, Reader<'_>)], finder: &mut Finder<'_>, flow: Flow) -> Result<Vec<DmaBuf>> {
+    let places = side.iter_mut().flat_map(|(columns, numbers)| numbers.take(*columns));
+    places.map(|number| finder.take(number, flow)).collect()
+}
+
+/// Adds the chains of two sides, one after the other.
+#[inline(always)]
+fn add_each(
     queue: &mut device::Queue<DmaBuf>,
     (readable, writable): (&Slots<'_>, &Slots<'_>),
-    row: usize,
+    count: usize,
     pools: &PoolList,
-) -> Result<Token> {
-    match (readable.columns, writable.columns) {
-        (0, 1) => queue.add([], [writable.take_one(row, pools, Flow::Writable)?]),
-        (1, 0) => queue.add([readable.take_one(row, pools, Flow::Readable)?], []),
-        (1, 1) => {
-            let from = readable.take_one(row, pools, Flow::Readable)?;
-            queue.add([from], [writable.take_one(row, pools, Flow::Writable)?])
+    added: impl FnMut(Token),
+) -> Result<usize> {
+    let nothing = |slots: &Slots<'_>| slots.columns() == 0;
+    // One for each side, as they may be of different pools.
+    let finder = || Finder::new(pools, count);
+    match (readable.column(), writable.column()) {
+        (None, Some(mut to)) if nothing(readable) => {
+            let mut finder = finder();
+            queue.add_each(count, || Ok(([], [take(&mut to, &mut finder, Flow::Writable)?])), added)
         }
-        _ => {
-            let from = readable.take(row, pools, Flow::Readable).collect::<Result<Vec<_>>>()?;
-            let to = writable.take(row, pools, Flow::Writable).collect::<Result<Vec<_>>>()?;
-            queue.add_chain(from, to)
+        (Some(mut from), None) if nothing(writable) => {
+            let mut finder = finder();
+            queue.add_each(count, || Ok(([take(&mut from, &mut finder, Flow::Readable)?], [])), added)
+        }
+        (Some(mut from), Some(mut to)) => {
+            let mut finders = (finder(), finder());
+            let next = || {
+                let from = take(&mut from, &mut finders.0, Flow::Readable)?;
+                Ok(([from], [take(&mut to, &mut finders.1, Flow::Writable)?]))
+            };
+            queue.add_each(count, next, added)
+        }
+        _ => add_chains(queue, (readable, writable), count, pools, added),
+    }
+}
+
+/// The same for chains of any number of buffers.
+#[inline(never)]
+fn add_chains(
+    queue: &mut device::Queue<DmaBuf>,
+    (readable, writable): (&Slots<'_>, &Slots<'_>),
+    count: usize,
+    pools: &PoolList,
+    mut added: impl FnMut(Token),
+) -> Result<usize> {
+    let parts = readable.columns().saturating_add(writable.columns());
+    let parts = u16::try_from(parts).unwrap_or(u16::MAX);
+    let (mut readable, mut writable) = (readable.readers(), writable.readers());
+    let finder = &mut Finder::new(pools, 0);
+    for done in 0..count {
+        // Asked first, because buffers that are refused would have to be taken again.
+        if done > 0 && !queue.has_room(parts) {
+            return Ok(done);
+        }
+        let from = take_row(&mut readable, finder, Flow::Readable);
+        let chain = from.and_then(|from| Ok((from, take_row(&mut writable, finder, Flow::Writable)?)));
+        match chain.and_then(|(from, to)| queue.add_chain(from, to)) {
+            Ok(token) => added(token),
+            Err(error) if done == 0 => return Err(error),
+            // The next call meets it again, with the chain that it concerns in front.
+            Err(_) => return Ok(done),
         }
     }
+    Ok(count)
 }
 
 /// See `Queue.add_many`.
-pub(super) fn add_many(
+#[inline]
+pub(super) fn add_many<'py>(
+    py: Python<'py>,
     inner: &Inner,
-    readable: Option<&Bound<'_, PyAny>>,
-    writable: Option<&Bound<'_, PyAny>>,
-    tokens: Option<&Bound<'_, PyAny>>,
+    readable: Option<&Bound<'py, PyAny>>,
+    writable: Option<&Bound<'py, PyAny>>,
+    tokens: Option<&Bound<'py, PyAny>>,
 ) -> PyResult<usize> {
-    let (readable, writable) = (Slots::of(readable)?, Slots::of(writable)?);
-    let tokens = tokens.map(|array| tokens_array(array)).transpose()?;
-    let count = readable.rows().chain(writable.rows()).min().unwrap_or(0);
-    if readable.rows().chain(writable.rows()).any(|rows| rows != count) {
-        return Err(PyValueError::new_err("the arrays of slots have one number for each chain, all of them"));
-    }
+    let (mut from, mut to, mut place) = (Places::new(py), Places::new(py), Export::new(py));
+    let (readable, writable) = (Slots::of(&mut from, readable)?, Slots::of(&mut to, writable)?);
+    let tokens = tokens.map(|array| tokens_array(&mut place, array)).transpose()?;
+    let count = count_of(&readable, &writable)?;
     if tokens.as_ref().is_some_and(|array| array.rows() < count) {
         return Err(PyValueError::new_err("the array of tokens is shorter than those of slots"));
     }
-    let parts = u16::try_from(readable.columns.saturating_add(writable.columns)).unwrap_or(u16::MAX);
+    // Before the lock, which a fork's child may find taken for ever.
+    inner.located(inner.check())?;
+    if count == 0 {
+        // As long as the queue is open.
+        return inner.located(inner.shared.with_open(|_| Ok(0)));
+    }
+    let mut tokens = tokens.as_ref().map(Numbers::fill);
     let pools = inner.pools.lock();
-    let added = inner.check().and_then(|()| {
-        inner.shared.with_open(|queue| {
-            for row in 0..count {
-                // Asked first, because buffers that are refused would have to be taken again.
-                if row > 0 && !queue.has_room(parts) {
-                    return Ok(row);
-                }
-                match add_row(queue, (&readable, &writable), row, &pools) {
-                    Ok(token) => {
-                        if let Some(tokens) = &tokens {
-                            tokens.set(row, 0, token.into_raw());
-                        }
-                    }
-                    Err(error) if row == 0 => return Err(error),
-                    // The next call meets it again, with the chain that it concerns in front.
-                    Err(_) => return Ok(row),
-                }
+    let added = inner.shared.with_open(|queue| {
+        add_each(queue, (&readable, &writable), count, &pools, |token| {
+            if let Some(tokens) = &mut tokens {
+                tokens.put(token.into_raw());
             }
-            Ok(count)
         })
     });
     drop(pools);
     inner.located(added)
 }
 
-fn tokens_array<'py>(array: &Bound<'py, PyAny>) -> PyResult<Numbers<'py>> {
-    let numbers = Numbers::of(array, true)?;
+fn tokens_array<'a, 'py>(place: &'a mut Export<'py>, array: &Bound<'py, PyAny>) -> PyResult<Numbers<'a>> {
+    let numbers = place.numbers(array, true)?;
     if !numbers.holds_tokens() || numbers.columns() != 1 {
         return Err(PyTypeError::new_err(
             "tokens need an array of one dimension and 8 bytes each, such as array('Q')",
@@ -144,37 +205,74 @@ fn tokens_array<'py>(array: &Bound<'py, PyAny>) -> PyResult<Numbers<'py>> {
     Ok(numbers)
 }
 
-/// See `Queue.get_many`.
-pub(super) fn get_many(
-    py: Python<'_>,
+/// See `Queue.get_many`, whose time limit is asked for where there is something to wait for.
+#[inline]
+pub(super) fn get_many<'py>(
+    py: Python<'py>,
     inner: &Inner,
-    tokens: &Bound<'_, PyAny>,
-    written: Option<&Bound<'_, PyAny>>,
-    timeout: Option<f64>,
+    tokens: &Bound<'py, PyAny>,
+    written: Option<&Bound<'py, PyAny>>,
+    timeout: impl FnOnce() -> PyResult<Option<f64>>,
 ) -> PyResult<usize> {
-    let tokens = tokens_array(tokens)?;
-    let written = written.map(|array| Numbers::of(array, true)).transpose()?;
+    let (mut place, mut other) = (Export::new(py), Export::new(py));
+    let tokens = tokens_array(&mut place, tokens)?;
+    let written = written.map(|array| other.numbers(array, true)).transpose()?;
     let most = written.as_ref().map_or(tokens.rows(), |array| array.rows().min(tokens.rows()));
     if most == 0 {
         return Err(PyValueError::new_err("there is no room for any result"));
     }
-    let mut count = 0;
-    let mut store = |done: Done| {
-        tokens.set(count, 0, done.token.into_raw());
-        if let Some(written) = &written {
-            written.set(count, 0, done.written.into());
-        }
-        count = count.wrapping_add(1);
-    };
+    let mut results = Results { tokens: tokens.fill(), written: written.as_ref().map(Numbers::fill) };
     // Before anything is taken that an exception would lose (fault M7).
     py.check_signals()?;
-    let found = inner.shared.pop_many(most, &mut store);
-    if inner.located(found)? == 0 {
-        let deadline = wait::deadline(timeout)?;
-        let first = py.detach(|| inner.shared.get_with(deadline, wait::look_after_signals));
-        store(inner.deliver(py, first.map(Done::from))?);
-        // An error comes again with the next call.
-        let _ = inner.shared.pop_many(most.saturating_sub(1), &mut store);
+    // What is at hand; their pools count them once.
+    let mut returns = Returns::new();
+    let found = inner.shared.pop_at_hand(most, |done, first| {
+        results.store(done);
+        if let Some(buf) = first {
+            returns.give(buf);
+        }
+    });
+    drop(returns);
+    match inner.located(found)? {
+        0 => wait_for_many(py, inner, most, &mut results, timeout),
+        count => Ok(count),
     }
-    Ok(count)
+}
+
+/// Where results go.
+struct Results<'a> {
+    tokens: Filler<'a>,
+    written: Option<Filler<'a>>,
+}
+
+impl Results<'_> {
+    #[inline(always)]
+    fn store(&mut self, done: Done) {
+        self.tokens.put(done.token.into_raw());
+        if let Some(written) = &mut self.written {
+            written.put(done.written.into());
+        }
+    }
+}
+
+#[cold]
+fn wait_for_many(
+    py: Python<'_>,
+    inner: &Inner,
+    most: usize,
+    results: &mut Results<'_>,
+    timeout: impl FnOnce() -> PyResult<Option<f64>>,
+) -> PyResult<usize> {
+    // What others reaped, or errors.
+    let found = inner.shared.pop_many(most, |done| results.store(done));
+    let found = inner.located(found)?;
+    if found != 0 {
+        return Ok(found);
+    }
+    let deadline = wait::deadline(timeout()?)?;
+    let first = py.detach(|| inner.shared.get_with(deadline, wait::look_after_signals));
+    results.store(inner.deliver(py, first.map(Done::from))?);
+    // An error comes again with the next call.
+    let more = inner.shared.pop_many(most.saturating_sub(1), |done| results.store(done));
+    Ok(more.unwrap_or(0).saturating_add(1))
 }

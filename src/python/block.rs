@@ -10,7 +10,7 @@ use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyMemoryView};
 
-use super::buffer::{Buffer, Numbers, Pool, Region};
+use super::buffer::{Buffer, Export, Pool, Region};
 use super::features::Features;
 use super::memory::{Flow, Pools};
 use super::used::Events;
@@ -107,8 +107,9 @@ pub(super) fn policy(word: &str) -> PyResult<Reconnect> {
 }
 
 fn offsets_of(array: &Bound<'_, PyAny>) -> PyResult<Vec<u64>> {
-    let numbers = Numbers::of(array, false)?;
-    Ok((0..numbers.rows()).filter_map(|row| numbers.get(row, 0)).collect())
+    let mut export = Export::new(array.py());
+    let numbers = export.numbers(array, false)?;
+    Ok(numbers.read().step_by(numbers.columns().max(1)).collect())
 }
 
 /// The first buffers of a pool, for their flight.

@@ -6,12 +6,11 @@
 
 use alloc::string::String;
 use alloc::sync::Arc;
-use core::ffi::{c_int, c_void};
+use core::ffi::{CStr, c_int, c_void};
 use core::marker::PhantomData;
 use core::sync::atomic::{AtomicU32, Ordering};
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
-use pyo3::buffer::PyUntypedBuffer;
 use pyo3::exceptions::{PyBufferError, PyIndexError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -228,45 +227,105 @@ impl PoolIterator {
     }
 }
 
-/// Numbers in an array of Python's (`array.array`, numpy), one or two dimensions of 2, 4 or 8 bytes each, read and
-/// written in place: no object is made of any. The array's memory is its own business: every access is an unaligned
-/// one by value.
-pub(super) struct Numbers<'py> {
-    // Holds the export, so that the array can neither move nor go.
-    _buffer: PyUntypedBuffer,
-    start: *mut u8,
-    rows: usize,
-    columns: usize,
-    width: usize,
-    held: PhantomData<Python<'py>>,
-}
+/// A place for the export of an array, which can neither move nor go as long as its numbers are at hand. The place does
+/// not move meanwhile: what an exporter fills may lead into itself.
+pub(super) struct Export<'py>(ffi::Py_buffer, PhantomData<Python<'py>>);
 
-impl<'py> Numbers<'py> {
-    /// Over an array; with `write` it must not be read-only.
-    pub(super) fn of(array: &Bound<'py, PyAny>, write: bool) -> PyResult<Self> {
-        let buffer = PyUntypedBuffer::get(array)?;
-        let format = buffer.format().to_bytes();
-        let format = format.strip_prefix(b"@").or(format.strip_prefix(b"=")).unwrap_or(format);
-        let width = buffer.item_size();
-        let integers =
-            matches!(format, [b'h' | b'H' | b'i' | b'I' | b'l' | b'L' | b'q' | b'Q' | b'n' | b'N']);
-        if !integers || !matches!(width, 2 | 4 | 8) || !buffer.is_c_contiguous() {
+impl<'py> Export<'py> {
+    /// For whoever is attached, and has it until it is not.
+    pub(super) fn new(_py: Python<'py>) -> Self {
+        Self(ffi::Py_buffer::new(), PhantomData)
+    }
+
+    /// The numbers in an array of Python's (`array.array`, numpy), one or two dimensions of 2, 4 or 8 bytes each; with
+    /// `write` it must not be read-only.
+    pub(super) fn numbers<'a>(&'a mut self, array: &Bound<'py, PyAny>, write: bool) -> PyResult<Numbers<'a>> {
+        self.release();
+        // SAFETY: an object, and a structure that holds nothing and is CPython's to fill.
+        let done = unsafe { ffi::PyObject_GetBuffer(array.as_ptr(), &mut self.0, ffi::PyBUF_FULL_RO) };
+        if done != 0 {
+            return Err(PyErr::fetch(array.py()));
+        }
+        let width = usize::try_from(self.0.itemsize).unwrap_or(0);
+        if !self.has_integers() || !matches!(width, 2 | 4 | 8) || !self.is_contiguous() {
             return Err(PyTypeError::new_err(
                 "numbers are given in contiguous arrays of integers of 2, 4 or 8 bytes, such as array('Q')",
             ));
         }
-        if write && buffer.readonly() {
+        let writable = self.0.readonly == 0;
+        if write && !writable {
             return Err(PyTypeError::new_err("an array that is filled must not be read-only"));
         }
-        let (rows, columns) = match *buffer.shape() {
-            [rows] => (rows, 1),
-            [rows, columns] => (rows, columns),
+        let (rows, columns) = match self.0.ndim {
+            1 => (self.length(0), 1),
+            2 => (self.length(0), self.length(1)),
             _ => return Err(PyTypeError::new_err("arrays of numbers have one or two dimensions")),
         };
-        let start = buffer.buf_ptr().cast::<u8>();
-        Ok(Self { _buffer: buffer, start, rows, columns, width, held: PhantomData })
+        let start = self.0.buf.cast::<u8>();
+        Ok(Numbers { start, rows, columns, width, writable, held: PhantomData })
     }
 
+    /// Whether its items are integers in the machine's byte order.
+    #[inline]
+    fn has_integers(&self) -> bool {
+        let format = self.0.format;
+        if format.is_null() {
+            return false;
+        }
+        // SAFETY: a string of C's, which lives as long as the export.
+        let format = unsafe { CStr::from_ptr(format) }.to_bytes();
+        let format = format.strip_prefix(b"@").or(format.strip_prefix(b"=")).unwrap_or(format);
+        matches!(format, [b'h' | b'H' | b'i' | b'I' | b'l' | b'L' | b'q' | b'Q' | b'n' | b'N'])
+    }
+
+    #[inline]
+    fn is_contiguous(&self) -> bool {
+        let view = &self.0;
+        if view.ndim == 1 && view.suboffsets.is_null() && !view.strides.is_null() {
+            // SAFETY: one stride a dimension.
+            let stride = unsafe { view.strides.read() };
+            if stride == view.itemsize {
+                return true;
+            }
+        }
+        // SAFETY: what an exporter filled.
+        unsafe { ffi::PyBuffer_IsContiguous(view, b'C'.cast_signed()) != 0 }
+    }
+
+    /// Length of a dimension, which there must be.
+    #[inline]
+    fn length(&self, dimension: usize) -> usize {
+        // SAFETY: one length a dimension; exports that were asked for it have it.
+        usize::try_from(unsafe { self.0.shape.wrapping_add(dimension).read() }).unwrap_or(0)
+    }
+
+    #[inline]
+    fn release(&mut self) {
+        // SAFETY: what an exporter filled, or nothing, which is left alone; the thread is attached.
+        unsafe { ffi::PyBuffer_Release(&mut self.0) };
+    }
+}
+
+impl Drop for Export<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+/// Numbers in an array of Python's, read and written in place: no object is made of any. The array's memory is its own
+/// business: every access is an unaligned one by value.
+#[derive(Clone, Copy)]
+pub(super) struct Numbers<'a> {
+    start: *mut u8,
+    rows: usize,
+    columns: usize,
+    width: usize,
+    writable: bool,
+    held: PhantomData<&'a u8>,
+}
+
+impl<'a> Numbers<'a> {
     pub(super) fn rows(&self) -> usize {
         self.rows
     }
@@ -275,21 +334,62 @@ impl<'py> Numbers<'py> {
         self.columns
     }
 
-    /// Where a number lies; `None` outside the array.
-    #[inline]
-    fn at(&self, row: usize, column: usize) -> Option<*mut u8> {
-        let inside = row < self.rows && column < self.columns;
-        // Cannot overflow: the array lies in memory.
-        let item = row.wrapping_mul(self.columns).wrapping_add(column);
-        inside.then(|| self.start.wrapping_add(item.wrapping_mul(self.width)))
+    /// Whether whole tokens fit.
+    pub(super) fn holds_tokens(&self) -> bool {
+        self.width == 8
     }
 
-    /// The number at a place, as unsigned: a negative one is a large one, which names nothing.
+    /// All of them, row by row.
     #[inline]
-    pub(super) fn get(&self, row: usize, column: usize) -> Option<u64> {
-        let at = self.at(row, column)?;
-        Some(match self.width {
-            // SAFETY: inside the array, whose items have this width; the export keeps it where it is.
+    pub(super) fn read(&self) -> Reader<'a> {
+        // Cannot overflow: the array lies in memory.
+        let left = self.rows.wrapping_mul(self.columns);
+        Reader(Cursor { at: self.start, left, step: self.width, width: self.width, held: PhantomData })
+    }
+
+    /// The places of the first column, to be filled; none of an array that is read-only.
+    #[inline]
+    pub(super) fn fill(&self) -> Filler<'a> {
+        let left = if self.writable && self.columns != 0 { self.rows } else { 0 };
+        let step = self.columns.wrapping_mul(self.width);
+        Filler(Cursor { at: self.start, left, step, width: self.width, held: PhantomData })
+    }
+}
+
+/// What is to come of an array.
+struct Cursor<'a> {
+    at: *mut u8,
+    /// Numbers.
+    left: usize,
+    /// Bytes from one to the next.
+    step: usize,
+    width: usize,
+    held: PhantomData<&'a u8>,
+}
+
+impl Cursor<'_> {
+    /// Where the next number lies: inside the array, whose items have this width, and which the export keeps there.
+    #[inline(always)]
+    fn next(&mut self) -> Option<*mut u8> {
+        self.left = self.left.checked_sub(1)?;
+        let at = self.at;
+        self.at = at.wrapping_add(self.step);
+        Some(at)
+    }
+}
+
+/// Reads an array, number by number.
+pub(super) struct Reader<'a>(Cursor<'a>);
+
+impl Iterator for Reader<'_> {
+    type Item = u64;
+
+    /// As unsigned: a negative one is a large one, which names nothing.
+    #[inline(always)]
+    fn next(&mut self) -> Option<u64> {
+        let at = self.0.next()?;
+        Some(match self.0.width {
+            // SAFETY: as `Cursor::next` says.
             8 => unsafe { at.cast::<u64>().read_unaligned() },
             // SAFETY: as above.
             4 => u64::from(unsafe { at.cast::<u32>().read_unaligned() }),
@@ -297,24 +397,24 @@ impl<'py> Numbers<'py> {
             _ => u64::from(unsafe { at.cast::<u16>().read_unaligned() }),
         })
     }
+}
 
-    /// Writes a number's low bits to a place. Only for arrays that were taken to write.
-    #[inline]
-    pub(super) fn set(&self, row: usize, column: usize, value: u64) {
-        let Some(at) = self.at(row, column) else { return };
-        match self.width {
-            // SAFETY: inside the array, whose items have this width and may be written; the export keeps it.
+/// Fills an array, number by number.
+pub(super) struct Filler<'a>(Cursor<'a>);
+
+impl Filler<'_> {
+    /// Writes a number's low bits to the next place, if there is one.
+    #[inline(always)]
+    pub(super) fn put(&mut self, value: u64) {
+        let Some(at) = self.0.next() else { return };
+        match self.0.width {
+            // SAFETY: as `Cursor::next` says; the array may be written.
             8 => unsafe { at.cast::<u64>().write_unaligned(value) },
             // SAFETY: as above.
             4 => unsafe { at.cast::<u32>().write_unaligned(value as u32) },
             // SAFETY: as above.
             _ => unsafe { at.cast::<u16>().write_unaligned(value as u16) },
         }
-    }
-
-    /// Whether whole tokens fit.
-    pub(super) fn holds_tokens(&self) -> bool {
-        self.width == 8
     }
 }
 

@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicU8, Ordering};
 use std::sync::PoisonError;
 
 use crate::device::Device;
-use crate::mem::pool::{DmaBuf, DmaPool};
+use crate::mem::pool::{DmaBuf, DmaPool, Takes};
 use crate::mem::process::Process;
 use crate::mem::region::DmaRegion;
 use crate::sync::{Mutex, MutexGuard};
@@ -56,12 +56,20 @@ impl Bank {
     /// Takes a buffer for a flight. [`Error::Misuse`] where it is in flight (fault M10).
     #[inline]
     pub(super) fn take(&self, index: u32, flow: Flow) -> Result<DmaBuf> {
+        self.take_by(index, flow, || self.pool.slot(index))
+    }
+
+    /// The same, by a call for the slot of this index.
+    #[inline(always)]
+    fn take_by(&self, index: u32, flow: Flow, slot: impl FnOnce() -> Result<DmaBuf>) -> Result<DmaBuf> {
         let Some(mark) = self.flows.get(index as usize) else {
             return Err(Error::Misuse { what: "the pool has no buffer of this number" });
         };
-        let buf = self.pool.slot(index).map_err(|_| Error::Misuse {
-            what: "this buffer is in flight already: wait for its request, or take another buffer",
-        })?;
+        let Ok(buf) = slot() else {
+            return Err(Error::Misuse {
+                what: "this buffer is in flight already: wait for its request, or take another buffer",
+            });
+        };
         mark.store(flow as u8, Ordering::Release);
         Ok(buf)
     }
@@ -214,29 +222,55 @@ impl PoolList {
         }
         at.checked_add(count).map(|_| at)
     }
+
+    /// The bank of a number, the number of its first buffer, and the index of this one, if the bank has so many.
+    fn find(&self, number: u64) -> Option<(u32, &Bank, u32)> {
+        let number = u32::try_from(number).ok()?;
+        let place = self.banks.partition_point(|(first, _)| *first <= number);
+        let (first, bank) = self.banks.get(place.checked_sub(1)?)?;
+        Some((*first, bank, number.checked_sub(*first)?))
+    }
 }
 
-/// Without a search where there is one pool.
-#[inline]
-fn find(list: &PoolList, number: u64) -> Option<(&Bank, u32)> {
-    let number = u32::try_from(number).ok()?;
-    let (first, bank) = match &list.banks[..] {
-        [only] => only,
-        banks => banks.get(banks.partition_point(|(first, _)| *first <= number).checked_sub(1)?)?,
-    };
-    Some((bank, number.checked_sub(*first)?))
+/// Takes buffers by their numbers, where most are of the same pool as the one before.
+pub(super) struct Finder<'a> {
+    list: &'a PoolList,
+    /// How many are expected.
+    leases: u16,
+    /// The pool of the last one, and the number of its first buffer.
+    bank: Option<(u32, &'a Bank, Takes<'a>)>,
 }
 
-#[cold]
-fn unknown() -> Error {
-    Error::Misuse { what: "no pool of this device has a buffer of this number" }
-}
+impl<'a> Finder<'a> {
+    /// For about so many.
+    #[inline]
+    pub(super) fn new(list: &'a PoolList, leases: usize) -> Self {
+        Self { list, leases: u16::try_from(leases).unwrap_or(u16::MAX), bank: None }
+    }
 
-/// The bank and index of the buffer of this number.
-#[inline]
-pub(super) fn slot(list: &PoolList, number: u64) -> Result<(&Bank, u32)> {
-    match find(list, number) {
-        Some(found) => Ok(found),
-        None => Err(unknown()),
+    /// Takes the buffer of this number for a flight. [`Error::Misuse`] where no pool has it, or it is in flight.
+    #[inline(always)]
+    pub(super) fn take(&mut self, number: u64, flow: Flow) -> Result<DmaBuf> {
+        match &mut self.bank {
+            Some((first, bank, takes))
+                if number.wrapping_sub(u64::from(*first)) < bank.flows.len() as u64 =>
+            {
+                // Fits: a pool has fewer buffers than 2^32.
+                let index = (number as u32).wrapping_sub(*first);
+                bank.take_by(index, flow, || takes.slot(index))
+            }
+            _ => self.take_from_another(number, flow),
+        }
+    }
+
+    #[inline(never)]
+    fn take_from_another(&mut self, number: u64, flow: Flow) -> Result<DmaBuf> {
+        let Some((first, bank, index)) = self.list.find(number) else {
+            return Err(Error::Misuse { what: "no pool of this device has a buffer of this number" });
+        };
+        // Counted at once for the first pool only: there may be others from one number to the next.
+        let takes = Takes::new(&bank.pool, core::mem::take(&mut self.leases));
+        let (_, _, takes) = self.bank.insert((first, bank, takes));
+        bank.take_by(index, flow, || takes.slot(index))
     }
 }

@@ -327,27 +327,28 @@ impl Queue {
     /// fewer than asked for where the queue is full, or where a chain further on is refused; the error is raised where
     /// it is the first one that is. The device sees them with the next notify().
     #[pyo3(signature = (readable_slots=None, writable_slots=None, tokens=None))]
-    fn add_many(
+    fn add_many<'py>(
         &self,
-        readable_slots: Option<&Bound<'_, PyAny>>,
-        writable_slots: Option<&Bound<'_, PyAny>>,
-        tokens: Option<&Bound<'_, PyAny>>,
+        py: Python<'py>,
+        readable_slots: Option<&Bound<'py, PyAny>>,
+        writable_slots: Option<&Bound<'py, PyAny>>,
+        tokens: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<usize> {
-        batch::add_many(&self.inner, readable_slots, writable_slots, tokens)
+        batch::add_many(py, &self.inner, readable_slots, writable_slots, tokens)
     }
 
     /// Waits for requests that are done and that nobody else waits for, and takes all there are, at most as many as
     /// the arrays have room for: their tokens, and how many bytes the device says it wrote to each. Answers how many
     /// they are, one at least.
     #[pyo3(signature = (tokens, written=None, timeout=None))]
-    fn get_many(
+    fn get_many<'py>(
         &self,
-        py: Python<'_>,
-        tokens: &Bound<'_, PyAny>,
-        written: Option<&Bound<'_, PyAny>>,
+        py: Python<'py>,
+        tokens: &Bound<'py, PyAny>,
+        written: Option<&Bound<'py, PyAny>>,
         timeout: Option<f64>,
     ) -> PyResult<usize> {
-        batch::get_many(py, &self.inner, tokens, written, timeout)
+        batch::get_many(py, &self.inner, tokens, written, || Ok(timeout))
     }
 
     /// Asks for an event with the next request that is done; answers whether one is done already, which must be taken

@@ -6,6 +6,7 @@ use super::{Queue, QueuePort};
 use crate::Result;
 use crate::device::lane::Lane;
 use crate::device::shared::Shared;
+use crate::device::used::Done;
 use crate::mem::lease::Lease;
 use crate::mem::pool::DmaBuf;
 use crate::queue::{Completion, Ring, Token};
@@ -66,6 +67,11 @@ impl<B: Lease + Send + 'static> Lane for Queue<B> {
     #[inline]
     fn pop_with<T>(&mut self, take: impl FnOnce(Completion<'_, B>) -> T) -> Result<Option<T>> {
         Self::pop_with(self, take)
+    }
+
+    #[inline]
+    fn pop_each(&mut self, most: usize, take: impl FnMut(Done, Option<B>)) -> usize {
+        Self::pop_each(self, most, take)
     }
 
     fn arm(&mut self) -> Result<bool> {

@@ -30,6 +30,12 @@ impl<L: Lane> Shared<L> {
     pub fn pop_many(&self, most: usize, mut take: impl FnMut(Done)) -> Result<usize> {
         let mut state = self.open()?;
         let alone = state.is_alone();
+        if alone {
+            let count = state.lane.pop_each(most, |done, _| take(done));
+            if count != 0 {
+                return Ok(count);
+            }
+        }
         let drained = if alone { Ok(0) } else { state.drain() };
         let mut count = 0usize;
         while count < most {
@@ -54,6 +60,16 @@ impl<L: Lane> Shared<L> {
             self.tell(&mut state);
         }
         if count == 0 { drained.map(|_| 0) } else { Ok(count) }
+    }
+
+    /// Gives up to `most` completions to `take`, each with the first buffer of its chain, where nobody waits for any;
+    /// answers how many there were, and leaves it to [`Shared::pop_many`] to tell why not more. `take` runs under the
+    /// lock, and must not wait.
+    #[cfg(feature = "python")]
+    #[inline]
+    pub(crate) fn pop_at_hand(&self, most: usize, take: impl FnMut(Done, Option<L::Buf>)) -> Result<usize> {
+        let mut state = self.open()?;
+        Ok(if state.is_alone() { state.lane.pop_each(most, take) } else { 0 })
     }
 
     /// Takes the completion of one request, if it has come, and lets its buffers go; what comes before it is kept for

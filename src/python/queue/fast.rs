@@ -13,13 +13,14 @@ use core::ffi::CStr;
 use core::ptr::null_mut;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyFloat, PyString, PyTuple};
 use pyo3::{Borrowed, IntoPyObjectExt, ffi};
 
 use super::Queue;
+use crate::python::batch;
 
 /// Most parameters of a method.
 const MOST: usize = 3;
@@ -100,11 +101,29 @@ quick!(Transfer c"transfer" [Some("readable"), Some("writable"), Some("timeout")
     queue.transfer_in(py, some(&readable), some(&writable), limit(&timeout)?)?.into_bound_py_any(py)
 });
 
+quick!(Notify c"notify" [None, None, None] |queue, py, _| {
+    queue.notify()?;
+    Ok(py.None().into_bound(py))
+});
+quick!(AddMany c"add_many" [Some("readable_slots"), Some("writable_slots"), Some("tokens")] |queue, py, given| {
+    let [readable, writable, tokens] = given;
+    batch::add_many(py, &queue.inner, some(&readable), some(&writable), some(&tokens))?.into_bound_py_any(py)
+});
+quick!(GetMany c"get_many" [Some("tokens"), Some("written"), Some("timeout")] |queue, py, given| {
+    let [tokens, written, timeout] = given;
+    let missing = || PyTypeError::new_err("Queue.get_many() missing 1 required positional argument: 'tokens'");
+    let tokens = tokens.as_deref().ok_or_else(missing)?;
+    batch::get_many(py, &queue.inner, tokens, some(&written), limit(&timeout)?)?.into_bound_py_any(py)
+});
+
 /// Puts the quick ways in.
 pub(in crate::python) fn install(py: Python<'_>) -> PyResult<()> {
     install_one::<Add>(py)?;
     install_one::<Get>(py)?;
-    install_one::<Transfer>(py)
+    install_one::<Transfer>(py)?;
+    install_one::<Notify>(py)?;
+    install_one::<AddMany>(py)?;
+    install_one::<GetMany>(py)
 }
 
 fn install_one<M: Quick>(py: Python<'_>) -> PyResult<()> {
