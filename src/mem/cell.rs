@@ -201,27 +201,55 @@ cells!(
 #[derive(Clone, Copy)]
 pub(crate) struct Pairs64View<'a> {
     cells: imp::View<'a, imp::Pairs64>,
-    mask: usize,
+    len: usize,
+}
+
+/// One cell of a [`Pairs64View`].
+#[derive(Clone, Copy)]
+pub(crate) struct Pair64<'a> {
+    cells: imp::View<'a, imp::Pairs64>,
+    /// Below the table's length.
+    index: usize,
 }
 
 impl Pairs64 {
     /// The table by value.
     #[inline(always)]
     pub(crate) fn view(&self) -> Pairs64View<'_> {
-        Pairs64View { cells: imp::view(&self.cells), mask: self.mask }
+        Pairs64View { cells: imp::view(&self.cells), len: self.len() }
     }
 }
 
-impl Pairs64View<'_> {
-    /// Stores the first word of cell `index` modulo the length.
+impl<'a> Pairs64View<'a> {
+    /// Number of cells.
     #[inline(always)]
-    pub(crate) fn store_first(self, index: usize, value: u64, order: Ordering) {
-        self.cells.store_half(index & self.mask, 0, value, order);
+    pub(crate) fn len(self) -> usize {
+        self.len
     }
 
-    /// Stores the second word of cell `index` modulo the length.
+    /// Cell `index`, if there is one: a caller that knows there is pays nothing for the question.
     #[inline(always)]
-    pub(crate) fn store_second(self, index: usize, value: u64, order: Ordering) {
-        self.cells.store_half(index & self.mask, 1, value, order);
+    pub(crate) fn cell(self, index: usize) -> Option<Pair64<'a>> {
+        (index < self.len).then_some(Pair64 { cells: self.cells, index })
+    }
+}
+
+impl Pair64<'_> {
+    /// Tells the processor that the cell will be written soon: a hint.
+    #[inline(always)]
+    pub(crate) fn will_write(self) {
+        self.cells.will_write(self.index);
+    }
+
+    /// Stores the first word.
+    #[inline(always)]
+    pub(crate) fn store_first(self, value: u64, order: Ordering) {
+        self.cells.store_half(self.index, 0, value, order);
+    }
+
+    /// Stores the second word.
+    #[inline(always)]
+    pub(crate) fn store_second(self, value: u64, order: Ordering) {
+        self.cells.store_half(self.index, 1, value, order);
     }
 }

@@ -32,7 +32,11 @@ pub unsafe trait Lease {
 }
 
 /// A raw range of device memory: for drivers that manage memory themselves (kernels, benchmarks).
+///
+/// Twelve bytes, aligned to four: with a link a place of the in-flight table has the sixteen of a descriptor, so that
+/// one index finds both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C, packed(4))]
 pub struct RawRange {
     addr: u64,
     /// The length's complement: never 0, so that an empty place of the in-flight table needs no flag.

@@ -1,9 +1,9 @@
 //! Adding a chain in one call: the hot path, for chains whose number of buffers is known to the compiler.
 
 use super::indirect::{SMALL, Table};
-use super::inflight::{NIL, Place};
+use super::inflight::{NIL, Place, Run};
 use super::ring::{UNKNOWN, Written};
-use super::split::{Desc, encode_rest, write_addr, write_rest};
+use super::split::{Desc, encode_rest};
 use super::{Ring, Token};
 use crate::Error;
 use crate::error::ChainFault;
@@ -11,6 +11,7 @@ use crate::mem::cell::Pairs64View;
 use crate::mem::lease::Lease;
 use crate::spec::ByteOrder;
 use crate::spec::split::DESC_F_WRITE;
+use crate::sync::Ordering::Relaxed;
 
 /// A chain that was not accepted, with its buffers. The ring is as it was.
 ///
@@ -54,16 +55,20 @@ impl<B: Lease> Ring<B> {
         // The common chain goes into the table of a little-endian ring: one question, asked here, spares two below, and
         // the one whether there is room.
         let parts = (R.wrapping_add(W) & 0xffff) as u32;
-        if self.inflight.free() < self.direct_from.max(parts) {
+        if self.inflight.free().wrapping_sub(parts).cast_signed() < self.direct_from {
             return self.add_otherwise(readable, writable);
         }
-        match Self::admit(&readable, &writable) {
-            Some(chain) => Ok(self.fill_ring::<false, R, W>(ByteOrder::Little, chain, readable, writable)),
-            None => Err(self.refuse(readable, writable)),
+        let Some(chain) = Self::admit(&readable, &writable) else {
+            return Err(self.refuse(readable, writable));
+        };
+        if !self.inflight.has_run(parts) {
+            self.inflight.make_run(parts);
         }
+        self.fill_ring::<false, R, W>(ByteOrder::Little, chain, readable, writable)
     }
 
-    /// The same for chains that go into tables of their own, for big-endian rings, and where there is no room.
+    /// The same for chains that go into tables of their own, for big-endian rings, for those that remember or take their
+    /// slots in order, and where there is no room.
     #[inline(never)]
     fn add_otherwise<const R: usize, const W: usize>(
         &mut self,
@@ -73,11 +78,11 @@ impl<B: Lease> Ring<B> {
         let admitted = Self::admit(&readable, &writable).filter(|chain| self.has_room(chain.parts));
         let Some(chain) = admitted else { return Err(self.refuse(readable, writable)) };
         let enough = u32::from(self.config().direct_from.max(chain.parts));
-        Ok(if self.uses_table(chain.parts) && self.inflight.free() < enough {
-            self.fill_table(chain, readable, writable)
-        } else {
-            self.fill_ring::<true, R, W>(self.split.order(), chain, readable, writable)
-        })
+        if self.uses_table(chain.parts) && self.inflight.free() < enough {
+            return Ok(self.fill_table(chain, readable, writable));
+        }
+        self.inflight.make_run(chain.parts.into());
+        self.fill_ring::<true, R, W>(self.split.order(), chain, readable, writable)
     }
 
     /// The chain goes back to the caller, with the reason.
@@ -98,19 +103,18 @@ impl<B: Lease> Ring<B> {
         let parts = u16::try_from(R.wrapping_add(W)).ok()?;
         // One look at each length: of a lease that is shared with others it is an atomic load. `none` has bits
         // above the 32nd exactly if a length is 0.
-        let (mut none, mut total) = (u64::from(parts).wrapping_sub(1), 0u64);
+        let (mut none, mut first, mut second) = (u64::from(parts).wrapping_sub(1), 0u64, 0u64);
         for buf in readable {
             let len = u64::from(buf.len());
-            (none, total) = (none | len.wrapping_sub(1), total.wrapping_add(len));
+            (none, first) = (none | len.wrapping_sub(1), first.wrapping_add(len));
         }
-        let before = total;
         for buf in writable {
             let len = u64::from(buf.len());
-            (none, total) = (none | len.wrapping_sub(1), total.wrapping_add(len));
+            (none, second) = (none | len.wrapping_sub(1), second.wrapping_add(len));
         }
-        let good = (none | total) <= u64::from(u32::MAX);
+        let good = (none | first.wrapping_add(second)) <= u64::from(u32::MAX);
         // Fits: the total is below 2^32.
-        good.then(|| Admitted { parts, writable: total.wrapping_sub(before) as u32 })
+        good.then_some(Admitted { parts, writable: second as u32 })
     }
 
     /// Runs the rules again, one by one.
@@ -135,8 +139,8 @@ impl<B: Lease> Ring<B> {
         fault.into()
     }
 
-    /// One descriptor of the ring's own table for each buffer. `order` is a constant on the
-    /// common way. Only with `REMEMBER` it is looked at whether the ring remembers.
+    /// One descriptor of the ring's own table for each buffer: those of the run that the caller made. `order` is a
+    /// constant on the common way. Only with `REMEMBER` it is looked at whether the ring remembers.
     #[inline(always)]
     fn fill_ring<const REMEMBER: bool, const R: usize, const W: usize>(
         &mut self,
@@ -144,20 +148,26 @@ impl<B: Lease> Ring<B> {
         chain: Admitted,
         readable: [B; R],
         writable: [B; W],
-    ) -> Token {
-        let head = self.inflight.first_free();
-        let (table, places) = (self.split.table(), self.inflight.places());
+    ) -> Result<Token, Refused<B, R, W>> {
+        let table = self.split.table();
+        let Some(run) = self.inflight.take_run::<R, W>(table.len(), chain.parts) else {
+            return Err(self.refuse(readable, writable));
+        };
+        let Run { head, path: (first, second), places, record, token } = run;
         let written = if REMEMBER { &mut self.written[..] } else { &mut [] };
-        let mut fill = Fill { table, written, order, places, at: head, tail: head, left: chain.parts };
+        let mut fill = Fill { table, written, order, places };
+        let at = |i: usize| first.get(i).or_else(|| second.get(i.wrapping_sub(R))).copied();
+        let mut index = 0usize;
         for buf in readable {
-            fill.put(buf, 0);
+            fill.put(buf, 0, at(index), at(index.wrapping_add(1)));
+            index = index.wrapping_add(1);
         }
         for buf in writable {
-            fill.put(buf, DESC_F_WRITE);
+            fill.put(buf, DESC_F_WRITE, at(index), at(index.wrapping_add(1)));
+            index = index.wrapping_add(1);
         }
-        let (at, tail) = (fill.at, fill.tail);
-        self.inflight.took(chain.parts, at);
-        self.make_available(order, head, tail, chain.parts, chain.writable)
+        let entry = self.split.push(order, head);
+        Ok(record.start(token, head, chain.parts, chain.writable, entry))
     }
 
     /// One descriptor for the slot's own table, which leads to the buffers.
@@ -168,8 +178,8 @@ impl<B: Lease> Ring<B> {
         readable: [B; R],
         writable: [B; W],
     ) -> Token {
-        let head = self.inflight.first_free();
-        self.inflight.took(1, self.inflight.following(head));
+        // The caller knows that there is one.
+        let head = self.inflight.take().unwrap_or(NIL);
         let (mut at, mut tail, mut index) = (head, head, 0u16);
         let table = self.table_for(head, chain.parts);
         let mut put = |buf: B, flags: u16| {
@@ -221,45 +231,33 @@ struct Fill<'a, B> {
     written: &'a mut [Written],
     order: ByteOrder,
     places: &'a mut [Place<B>],
-    /// The free place to fill next, and the one filled last.
-    at: u32,
-    tail: u32,
-    /// Parts that are to come.
-    left: u16,
 }
 
 impl<B: Lease> Fill<'_, B> {
     #[inline(always)]
-    fn put(&mut self, buf: B, flags: u16) {
-        self.left = self.left.wrapping_sub(1);
-        if let Some(place) = self.places.get_mut(self.at as usize) {
-            let at = self.at as usize;
-            let next = place.next;
-            let more = (self.left != 0).then_some(next as u16);
-            if let Some(written) = self.written.get_mut(at) {
-                // What is the same is left alone: the device's copy of the cache line stays good.
-                let addr = self.order.u64(buf.device_addr());
-                let new = (addr, encode_rest(self.order, buf.len(), flags, more));
-                if *written != new {
-                    *written = new;
-                    write_addr(self.table, self.order, at, buf.device_addr());
-                    write_rest(self.table, self.order, at, buf.len(), flags, more);
-                }
-            } else {
-                // The halves of the descriptor one after the other, so that few values live at a time: the loop that
-                // adds chains has more of them than there are registers.
-                write_addr(self.table, self.order, at, buf.device_addr());
-                write_rest(self.table, self.order, at, buf.len(), flags, more);
-            }
-            // A free place is empty; saying so spares the look whether something is to be dropped.
-            core::mem::forget(place.buf.replace(buf));
-            (self.tail, self.at) = (self.at, next);
-        } else {
-            // Does not happen: the list of free places leads nowhere else. Dropping could unwind, and for that
-            // every step of the caller's loop would have to write down in memory how far it came. No value of
-            // before is kept either, which would take registers.
-            (self.tail, self.at) = (NIL, NIL);
+    fn put(&mut self, buf: B, flags: u16, at: Option<u32>, next: Option<u32>) {
+        let at = at.unwrap_or(NIL) as usize;
+        let (Some(place), Some(desc)) = (self.places.get_mut(at), self.table.cell(at)) else {
+            // Does not happen: who made the path was there. A drop would have to be able to unwind.
             core::mem::forget(buf);
+            return;
+        };
+        let more = next.map(|next| next as u16);
+        // Two halves, one after the other, so that few values live at a time: the loop that adds chains has more of
+        // them than there are registers.
+        let addr = self.order.u64(buf.device_addr());
+        let rest = encode_rest(self.order, buf.len(), flags, more);
+        // What is the same is left alone: the device's copy of the cache line stays good.
+        let same = match self.written.get_mut(at) {
+            Some(written) => core::mem::replace(written, (addr, rest)) == (addr, rest),
+            None => false,
+        };
+        if !same {
+            // Relaxed: the release of `avail.idx` in `publish` orders both.
+            desc.store_first(addr, Relaxed);
+            desc.store_second(rest, Relaxed);
         }
+        // A free place is empty; saying so spares the look whether something is to be dropped.
+        core::mem::forget(place.buf.replace(buf));
     }
 }

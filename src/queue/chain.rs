@@ -132,7 +132,11 @@ impl<'r, B: Lease> Chain<'r, B> {
         let inflight = &mut self.ring.inflight;
         if self.parts == 0 || !self.indirect {
             let need = u32::from(self.parts).wrapping_add(1);
-            return inflight.take().ok_or(Fault::Full { need, free: u32::from(self.parts) });
+            let place = inflight.take().ok_or(Fault::Full { need, free: u32::from(self.parts) })?;
+            if self.parts != 0 {
+                inflight.link(self.tail, place);
+            }
+            return Ok(place);
         }
         if self.parts == SMALL {
             self.table = Some(Self::grow(self.ring, self.head, self.parts, self.total, self.writable)?);

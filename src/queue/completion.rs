@@ -82,10 +82,11 @@ impl<B> Drop for Completion<'_, B> {
         if core::mem::needs_drop::<B>() && self.left != 0 {
             drop_rest(self.inflight, self.at, self.left);
         }
-        if self.inflight.in_table(self.tail) && self.parts > SMALL {
-            give_back_table(self.tables, self.head);
+        if self.inflight.is_simple(self.tail) {
+            self.inflight.give_back_run(self.head, self.parts);
+        } else {
+            give_back_special(self.inflight, self.tables, self.head, self.tail, self.parts);
         }
-        self.inflight.give_back(self.head, self.tail, self.parts);
     }
 }
 
@@ -97,10 +98,21 @@ fn drop_rest<B>(inflight: &mut InFlight<B>, mut at: u32, left: u16) {
     }
 }
 
-/// Only a chain with more parts than a slot's table holds can have one of the pool.
-#[cold]
-fn give_back_table(tables: &mut Option<Tables>, head: u32) {
-    if let Some(tables) = tables {
+/// A chain in an indirect table, or slots in ring order.
+#[inline(never)]
+fn give_back_special<B>(
+    inflight: &mut InFlight<B>,
+    tables: &mut Option<Tables>,
+    head: u32,
+    tail: u32,
+    parts: u16,
+) {
+    // Only a chain with more parts than a slot's table holds can have one of the pool.
+    if inflight.in_table(tail)
+        && parts > SMALL
+        && let Some(tables) = tables
+    {
         tables.give_back(head);
     }
+    inflight.give_back(head, tail, parts);
 }

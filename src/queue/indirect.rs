@@ -110,7 +110,7 @@ impl Tables {
             (Table::Small(slot), _) => (&self.small, (slot as usize).wrapping_mul(usize::from(SMALL))),
             (Table::Large(_), None) => return,
         };
-        write_desc(cells.view(), self.order, first.wrapping_add(usize::from(at)), desc, next);
+        write_desc(cells, self.order, first.wrapping_add(usize::from(at)), desc, next);
     }
 
     /// Where the device finds the table.

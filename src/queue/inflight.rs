@@ -4,8 +4,13 @@
 //! table changes nothing here.
 //!
 //! A *place* holds one buffer. Places `0..size` are the ring's descriptors; those above belong to parts of
-//! indirect chains after the first, which take no descriptor. Free places form a list through `next`. A chain
-//! takes consecutive elements of that list, so that its parts are linked already, and goes back as a whole.
+//! indirect chains after the first, which take no descriptor. `next` links the places of a chain.
+//!
+//! Free descriptors form *runs*, each of places that are linked already, and runs a list through the records of their
+//! heads. A chain that comes back is a run, and the next one of as many parts takes it whole: what is taken is found
+//! with one look and not with one after the other from place to place, each of which would wait for the one before, from
+//! chain to chain. Where the length is another, runs are joined and cut. In ring order there are no runs, the next is
+//! made when it is wanted.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -15,36 +20,33 @@ use super::{RingConfig, SlotOrder, Token};
 /// End of a list.
 pub(super) const NIL: u32 = u32::MAX;
 
-/// Set in the number of parts of a chain that stands ([`super::standing`]): its buffers lie in their places, and the
-/// device has it not. No chain has so many parts and one more.
-const STANDS: u16 = 1 << 15;
-
-/// What is known of a chain, at the place of its head descriptor.
+/// What is known of a chain, at the place of its head descriptor; or of a run of free ones.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Head {
     /// Goes up each time the slot is given back: a token of an earlier life is stale.
     generation: u32,
-    /// Device-writable bytes of the chain.
+    /// Device-writable bytes of the chain. Of a run: head of the run after it.
     pub(super) writable: u32,
     /// Place of the last part.
     pub(super) tail: u32,
-    /// Number of its entry in the available ring.
+    /// Number of its entry in the available ring. Of a run: number of its places.
     pub(super) entry: u16,
     /// Number of parts; 0: not the head of a chain in flight.
     pub(super) parts: u16,
 }
 
 impl Head {
-    /// Whether it is the head of a chain in flight.
+    /// Makes the run a chain in flight. `token` is one of the queue.
     #[inline(always)]
-    fn is_live(&self) -> bool {
-        self.parts.wrapping_sub(1) < STANDS
+    pub(super) fn start(&mut self, token: Token, head: u32, parts: u16, writable: u32, entry: u16) -> Token {
+        (self.writable, self.entry, self.parts) = (writable, entry, parts);
+        token.of(head, self.generation)
     }
 
-    /// Whether it is the head of a chain that stands.
+    /// Makes it the head of a run of free places.
     #[inline(always)]
-    fn stands(&self) -> bool {
-        self.parts > STANDS
+    fn free(&mut self, count: u16, after: u32) {
+        (self.writable, self.entry) = (after, count);
     }
 
     /// Ends the chain's life as one in flight: from here on its id is not a live one. Its places stay taken
@@ -80,6 +82,18 @@ pub(super) struct Place<B> {
     pub(super) next: u32,
 }
 
+/// A run that was taken for a chain.
+pub(super) struct Run<'a, B, const R: usize, const W: usize> {
+    pub(super) head: u32,
+    /// Its places, in order.
+    pub(super) path: ([u32; R], [u32; W]),
+    /// The places of all descriptors.
+    pub(super) places: &'a mut [Place<B>],
+    pub(super) record: &'a mut Head,
+    /// A token of the queue.
+    pub(super) token: Token,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct InFlight<B> {
@@ -89,7 +103,7 @@ pub(super) struct InFlight<B> {
     /// Chains whose last part lies below this go back to the list of free descriptors and need nothing else: the
     /// queue size, or 0 in ring order.
     simple: u32,
-    heads: Box<[Head]>,
+    pub(super) heads: Box<[Head]>,
     places: Box<[Place<B>]>,
     free: FreeList,
     /// Free descriptors that are not to be used.
@@ -114,14 +128,16 @@ impl<B> InFlight<B> {
                 .map(|_| Head { generation: config.first_generation, ..Head::default() })
                 .collect(),
             places: (0..places).map(|at| Place { buf: None, next: link(at) }).collect(),
-            free: FreeList { first: 0, count: size },
+            free: FreeList { first: NIL, count: 0 },
             hidden: 0,
             extra: FreeList { first: size, count: extra },
             ring_order,
         };
-        // The last descriptor closes its own list; in ring order it leads back to the first.
+        // In ring order the last descriptor leads back to the first.
         let close = if table.ring_order.is_some() { 0 } else { NIL };
         table.link(table.mask, close);
+        table.put_run(0, table.mask, config.size);
+        table.free = FreeList { first: 0, count: size };
         table
     }
 
@@ -130,8 +146,9 @@ impl<B> InFlight<B> {
         self.places.get(at as usize).map_or(NIL, |place| place.next)
     }
 
+    /// Makes `to` the place after `at`.
     #[inline(always)]
-    fn link(&mut self, at: u32, to: u32) {
+    pub(super) fn link(&mut self, at: u32, to: u32) {
         if let Some(place) = self.places.get_mut(at as usize) {
             place.next = to;
         }
@@ -149,32 +166,90 @@ impl<B> InFlight<B> {
         self.extra.count
     }
 
-    /// The descriptor that is taken next; the ones after it follow by [`InFlight::following`].
+    /// Whether the first run is of `count` places.
     #[inline(always)]
-    pub(super) fn first_free(&self) -> u32 {
-        self.free.first
+    pub(super) fn has_run(&self, count: u32) -> bool {
+        self.heads.get(self.free.first as usize).is_some_and(|run| u32::from(run.entry) == count)
     }
 
-    /// All places: a loop that writes cells keeps the slice in registers, where it would load the table's fields
-    /// anew after every atomic store.
-    #[inline(always)]
-    pub(super) fn places(&mut self) -> &mut [Place<B>] {
-        &mut self.places
+    /// Makes the first run one of `count` places, not 0. The caller knows that so many are free.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn make_run(&mut self, count: u32) {
+        let head = self.free.first;
+        if self.ring_order.is_some() {
+            let after = head.wrapping_add(count) & self.mask;
+            self.set_run(head, after.wrapping_sub(1) & self.mask, count, after);
+            return;
+        }
+        let Some(&Head { mut tail, entry, writable: mut after, .. }) = self.heads.get(head as usize) else {
+            return;
+        };
+        let mut have = u32::from(entry);
+        while have < count {
+            let Some(&Head { tail: end, entry, writable: next, .. }) = self.heads.get(after as usize) else {
+                return;
+            };
+            self.link(tail, after);
+            (tail, after, have) = (end, next, have.wrapping_add(entry.into()));
+        }
+        if have > count {
+            let mut last = head;
+            for _ in 1..count {
+                last = self.next(last);
+            }
+            let rest = self.next(last);
+            self.set_run(rest, tail, have.wrapping_sub(count), after);
+            (tail, after) = (last, rest);
+        }
+        self.set_run(head, tail, count, after);
     }
 
-    /// Counts `count` descriptors from [`InFlight::first_free`] on as taken; `next` is the one after them. The
-    /// caller knows that there are so many.
+    /// Writes down a run of `count` places, at most the size of the ring.
+    fn set_run(&mut self, head: u32, tail: u32, count: u32, after: u32) {
+        if let Some(run) = self.heads.get_mut(head as usize) {
+            run.tail = tail;
+            run.free(count as u16, after);
+        }
+    }
+
+    /// Takes the first run for a chain of `parts`, R and W together, which it has. All places are looked at before
+    /// anything is changed. `None` does not happen: places lead to places.
     #[inline(always)]
-    pub(super) fn took(&mut self, count: u16, next: u32) {
-        self.free = FreeList { first: next, count: self.free.count.wrapping_sub(u32::from(count)) };
+    pub(super) fn take_run<const R: usize, const W: usize>(
+        &mut self,
+        size: usize,
+        parts: u16,
+    ) -> Option<Run<'_, B, R, W>> {
+        let head = self.free.first;
+        let record = self.heads.get_mut(head as usize)?;
+        let places = self.places.get_mut(..size)?;
+        let (mut first, mut second) = ([0; R], [0; W]);
+        let mut at = head;
+        for slot in &mut first {
+            *slot = at;
+            at = places.get(at as usize)?.next;
+        }
+        for slot in &mut second {
+            *slot = at;
+            at = places.get(at as usize)?.next;
+        }
+        self.free = FreeList { first: record.writable, count: self.free.count.wrapping_sub(parts.into()) };
+        Some(Run { head, path: (first, second), places, record, token: self.token })
     }
 
     /// Takes a descriptor.
     #[inline(always)]
     pub(super) fn take(&mut self) -> Option<u32> {
-        self.free.count = self.free.count.checked_sub(1)?;
+        if self.free.count == 0 {
+            return None;
+        }
+        if !self.has_run(1) || self.ring_order.is_some() {
+            self.make_run(1);
+        }
         let at = self.free.first;
-        self.free.first = self.next(at);
+        let after = self.heads.get(at as usize)?.writable;
+        self.free = FreeList { first: after, count: self.free.count.wrapping_sub(1) };
         Some(at)
     }
 
@@ -274,21 +349,34 @@ impl<B> InFlight<B> {
         tail > self.mask
     }
 
-    /// Puts the places from `head` to `tail`, `parts` of them, back.
+    /// Whether a chain whose last part is at `tail` needs no more than [`InFlight::give_back_run`]. All else is
+    /// kept out of line: the drop of a completion is inlined only while it is small, and one that is called needs the
+    /// completion in memory.
     #[inline(always)]
-    pub(super) fn give_back(&mut self, head: u32, tail: u32, parts: u16) {
-        // All else is kept out of line: the drop of a completion is inlined only while it is small, and one that
-        // is called needs the completion in memory.
-        if tail < self.simple {
-            self.give_back_descriptors(head, tail, parts);
-        } else {
-            self.give_back_special(head, tail, parts);
+    pub(super) fn is_simple(&self, tail: u32) -> bool {
+        tail < self.simple
+    }
+
+    /// Puts the places of a chain, as its record knows them, back into the list of free ones.
+    #[inline(always)]
+    pub(super) fn give_back_run(&mut self, head: u32, parts: u16) {
+        let FreeList { first, count } = self.free;
+        if let Some(run) = self.heads.get_mut(head as usize) {
+            run.free(parts, first);
+            self.free = FreeList { first: head, count: count.wrapping_add(parts.into()) };
         }
     }
 
-    /// A chain in an indirect table, or slots in ring order.
-    #[inline(never)]
-    fn give_back_special(&mut self, head: u32, tail: u32, parts: u16) {
+    /// The same for places from `head` to `tail`.
+    fn put_run(&mut self, head: u32, tail: u32, count: u16) {
+        if let Some(run) = self.heads.get_mut(head as usize) {
+            run.tail = tail;
+        }
+        self.give_back_run(head, count);
+    }
+
+    /// Puts the places from `head` to `tail`, `parts` of them, back.
+    pub(super) fn give_back(&mut self, head: u32, tail: u32, parts: u16) {
         let (mut tail, mut count) = (tail, parts);
         if self.in_table(tail) {
             self.give_back_extra(head, tail, parts);
@@ -297,16 +385,8 @@ impl<B> InFlight<B> {
         if self.ring_order.is_some() {
             self.give_back_in_order(head, count);
         } else {
-            self.give_back_descriptors(head, tail, count);
+            self.put_run(head, tail, count);
         }
-    }
-
-    /// To the list of free ones.
-    #[inline(always)]
-    fn give_back_descriptors(&mut self, head: u32, tail: u32, count: u16) {
-        let FreeList { first, count: before } = self.free;
-        self.link(tail, first);
-        self.free = FreeList { first: head, count: before.wrapping_add(u32::from(count)) };
     }
 
     /// The parts of an indirect chain after its first.
@@ -375,35 +455,6 @@ impl<B> InFlight<B> {
     /// Heads of all chains in flight.
     pub(super) fn live(&self) -> impl Iterator<Item = u32> + '_ {
         self.heads.iter().zip(0u32..).filter(|(head, _)| head.is_live()).map(|(_, at)| at)
-    }
-
-    /// Has the chain at `head`, whose `parts` places were taken and are not in flight any more, stand.
-    #[inline(always)]
-    pub(super) fn stand(&mut self, head: u32, parts: u16) {
-        if let Some(record) = self.heads.get_mut(head as usize) {
-            record.parts = parts | STANDS;
-        }
-    }
-
-    /// Place of the last part of the chain that stands at `head`, if one does.
-    #[inline(always)]
-    pub(super) fn standing(&self, head: u32) -> Option<u32> {
-        let record = self.heads.get(head as usize)?;
-        record.stands().then_some(record.tail)
-    }
-
-    /// Frees the places of the chain that stands at `head`, and whatever buffers are in them.
-    #[cold]
-    pub(super) fn dismiss(&mut self, head: u32) {
-        let Some(record) = self.heads.get_mut(head as usize).filter(|record| record.stands()) else { return };
-        let (tail, parts) = (record.tail, record.parts & !STANDS);
-        record.parts = 0;
-        self.roll_back(head, tail, parts);
-    }
-
-    /// The same for all chains that stand.
-    pub(super) fn dismiss_all(&mut self) {
-        (0..=self.mask).for_each(|head| self.dismiss(head));
     }
 
     /// Leaves every buffer in flight where it is, for ever: its drop will not run.

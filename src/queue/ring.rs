@@ -4,7 +4,7 @@ use super::completion::Completion;
 use super::indirect::{SMALL, Tables};
 use super::inflight::InFlight;
 use super::split::Split;
-use super::{Chain, Counters, Notification, RingConfig, Token};
+use super::{Chain, Counters, Notification, RingConfig, SlotOrder, Token};
 use crate::error::Violation;
 use crate::mem::cell::RingMemory;
 use crate::mem::lease::{DeviceStopped, Lease};
@@ -59,7 +59,7 @@ pub struct Ring<B: Lease> {
     pub(super) indirect: bool,
     /// With so many free descriptors a chain goes the short way into the ring's own table: without tables always; never
     /// where the ring is big-endian, which is rare, or remembers.
-    pub(super) direct_from: u32,
+    pub(super) direct_from: i32,
     /// What the descriptors of the ring's own table hold, as far as that is known; empty where the ring does not
     /// remember.
     pub(super) written: Box<[Written]>,
@@ -99,8 +99,8 @@ impl<B: Lease> Ring<B> {
             size: config.size,
             indirect: config.indirect,
             direct_from: match (config.order, config.indirect) {
-                (ByteOrder::Big, _) => u32::MAX,
-                _ if config.remember => u32::MAX,
+                (ByteOrder::Big, _) => i32::MAX,
+                _ if config.remember || config.slots == SlotOrder::Ring => i32::MAX,
                 (ByteOrder::Little, false) => 0,
                 (ByteOrder::Little, true) => config.direct_from.into(),
             },
@@ -266,6 +266,11 @@ impl<B: Lease> Ring<B> {
             record.end();
         }
         self.split.advance();
+        // What was freed last is filled first.
+        if self.written.is_empty() {
+            self.split.will_write(id);
+            self.split.will_write(head.tail);
+        }
         Ok(Some(Completion {
             token,
             written,

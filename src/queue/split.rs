@@ -23,30 +23,10 @@ pub(super) struct Desc {
 
 /// Writes a descriptor into a descriptor table: the ring's own, or an indirect one.
 #[inline(always)]
-pub(super) fn write_desc(table: Pairs64View<'_>, order: ByteOrder, at: usize, desc: Desc, next: Option<u16>) {
-    write_addr(table, order, at, desc.addr);
-    write_rest(table, order, at, desc.len, desc.flags, next);
-}
-
-/// The first half of [`write_desc`].
-#[inline(always)]
-pub(super) fn write_addr(table: Pairs64View<'_>, order: ByteOrder, at: usize, addr: u64) {
+pub(super) fn write_desc(table: &Pairs64, order: ByteOrder, at: usize, desc: Desc, next: Option<u16>) {
+    let rest = encode_rest(order, desc.len, desc.flags, next);
     // Relaxed: the release of `avail.idx` in `publish` orders it.
-    table.store_first(at, order.u64(addr), Relaxed);
-}
-
-/// The second half of [`write_desc`].
-#[inline(always)]
-pub(super) fn write_rest(
-    table: Pairs64View<'_>,
-    order: ByteOrder,
-    at: usize,
-    len: u32,
-    flags: u16,
-    next: Option<u16>,
-) {
-    // Relaxed: as above.
-    table.store_second(at, encode_rest(order, len, flags, next), Relaxed);
+    table.store(at, (order.u64(desc.addr), rest), Relaxed);
 }
 
 /// All of a descriptor but its address, as it stands in the table.
@@ -150,6 +130,15 @@ impl Split {
         self.table.view()
     }
 
+    /// Descriptor `at`, if the table has it, is likely to be filled soon: its cache line, which the device has read, is
+    /// asked for now, so that it is there by then and stores need not wait for it one after the other.
+    #[inline(always)]
+    pub(super) fn will_write(&self, at: u32) {
+        if let Some(desc) = self.table.view().cell(at as usize) {
+            desc.will_write();
+        }
+    }
+
     /// Byte order of the ring.
     #[inline(always)]
     pub(super) fn order(&self) -> ByteOrder {
@@ -159,7 +148,7 @@ impl Split {
     /// Writes descriptor `at` of the ring's table; `next` continues the chain.
     #[inline(always)]
     pub(super) fn write_desc(&self, at: u32, desc: Desc, next: Option<u32>) {
-        write_desc(self.table.view(), self.order, at as usize, desc, next.map(|n| n as u16));
+        write_desc(&self.table, self.order, at as usize, desc, next.map(|n| n as u16));
     }
 
     /// Writes descriptor `at` to lead to an indirect table (§2.7.5.3).

@@ -6,16 +6,66 @@
 
 use core::mem::ManuallyDrop;
 
+use super::inflight::{Head, InFlight};
 use super::ring::Written;
-use super::split::{encode_rest, write_addr, write_rest};
+use super::split::{Desc, encode_rest};
 use super::{Completion, Ring, Token};
 use crate::error::ChainFault;
 use crate::mem::lease::Lease;
 use crate::spec::split::DESC_F_WRITE;
 use crate::{Error, Result};
 
+/// Set in the number of parts of a chain that stands: its buffers lie in their places, and the device has it not. No chain
+/// has so many parts and one more.
+const STANDS: u16 = 1 << 15;
+
 /// Parts of a chain that stands.
 const PARTS: u16 = 3;
+
+impl Head {
+    /// Whether it is the head of a chain in flight.
+    #[inline(always)]
+    pub(super) fn is_live(&self) -> bool {
+        self.parts.wrapping_sub(1) < STANDS
+    }
+
+    /// Whether it is the head of a chain that stands.
+    #[inline(always)]
+    fn stands(&self) -> bool {
+        self.parts > STANDS
+    }
+}
+
+impl<B> InFlight<B> {
+    /// Has the chain at `head`, whose `parts` places were taken and are not in flight any more, stand.
+    #[inline(always)]
+    pub(super) fn stand(&mut self, head: u32, parts: u16) {
+        if let Some(record) = self.heads.get_mut(head as usize) {
+            record.parts = parts | STANDS;
+        }
+    }
+
+    /// Place of the last part of the chain that stands at `head`, if one does.
+    #[inline(always)]
+    pub(super) fn standing(&self, head: u32) -> Option<u32> {
+        let record = self.heads.get(head as usize)?;
+        record.stands().then_some(record.tail)
+    }
+
+    /// Frees the places of the chain that stands at `head`, and whatever buffers are in them.
+    #[cold]
+    pub(super) fn dismiss(&mut self, head: u32) {
+        let Some(record) = self.heads.get_mut(head as usize).filter(|record| record.stands()) else { return };
+        let (tail, parts) = (record.tail, record.parts & !STANDS);
+        record.parts = 0;
+        self.roll_back(head, tail, parts);
+    }
+
+    /// The same for all chains that stand.
+    pub(super) fn dismiss_all(&mut self) {
+        (0..self.heads.len() as u32).for_each(|head| self.dismiss(head));
+    }
+}
 
 impl<B: Lease> Completion<'_, B> {
     /// The last buffer of a chain that can stand: one of three buffers, the last of them device-writable and the first
@@ -104,8 +154,8 @@ impl<B: Lease> Ring<B> {
             }
             *written = new;
         }
-        write_addr(self.split.table(), order, at, buf.device_addr());
-        write_rest(self.split.table(), order, at, buf.len(), flags, Some(next as u16));
+        let desc = Desc { addr: buf.device_addr(), len: buf.len(), flags };
+        self.split.write_desc(at as u32, desc, Some(next));
     }
 
     #[cold]

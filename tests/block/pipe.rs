@@ -241,3 +241,44 @@ fn dropped_with_requests_under_way_it_leaves_their_buffers_to_the_device_until_i
     assert_eq!(pool.free(), 1, "the device was reset");
     kept_the_rules(&soft);
 }
+
+/// The device ends between an add and the wait for it: what became of the requests comes first.
+#[test]
+fn a_wait_that_finds_the_device_ended_tells_of_its_requests_before_that() {
+    let (_soft, block) = open(MODERN, builder(&image(64)), Run::Stepped, options());
+    let mut pipe = pipe(block);
+    let pool = pipe.device().pool(2, 512).unwrap();
+    for tag in 0..2 {
+        pipe.read(0, pool.take().unwrap(), tag).unwrap();
+    }
+    pipe.device().reset().unwrap();
+    for outcome in all(&mut pipe).into_values() {
+        assert!(matches!(outcome.unwrap_err().kind(), Error::Indeterminate { .. }));
+    }
+    assert_eq!(pool.free(), 2);
+}
+
+/// Late answers of before leave the pipe as much room as any other.
+#[test]
+fn calls_of_before_that_timed_out_take_no_room_for_ever() {
+    let mut wish = options();
+    (wish.timeout, wish.queue_size) = (Duration::from_millis(20), Some(8));
+    let (soft, block) = open(MODERN, builder(&image(64)), Run::Stepped, wish);
+    let pool = block.device().pool(8, 512).unwrap();
+    // Those for which there is room stay in flight.
+    for _ in 0..8 {
+        block.read_into(0, pool.take().unwrap()).unwrap_err();
+    }
+    let late = 8 - pool.free();
+    let mut pipe = pipe(block);
+    assert!(late > 0);
+    soft.settle().unwrap();
+    assert!(pipe.take().unwrap().is_none());
+    assert_eq!(pool.free(), 8);
+    let mut added = 0;
+    while pipe.has_room() {
+        pipe.read(0, pool.take().unwrap(), added).unwrap();
+        added += 1;
+    }
+    assert!(added >= 8, "{added} after {late} late ones");
+}

@@ -284,14 +284,11 @@ impl Pipe {
             return Ok(());
         }
         self.hidden = 0;
+        if let Err(error) = self.queue.notify() {
+            return self.block.located(Err(error));
+        }
         self.batches = self.batches.wrapping_add(1);
-        if self.batches.is_multiple_of(LOOK_EVERY) {
-            self.look()?;
-        }
-        match self.queue.notify() {
-            Ok(()) => Ok(()),
-            error => self.block.located(error),
-        }
+        if self.batches.is_multiple_of(LOOK_EVERY) { self.look() } else { Ok(()) }
     }
 
     #[cold]
@@ -365,7 +362,10 @@ impl Pipe {
     /// [`Error::Timeout`] at the deadline: the requests stay in flight. [`Error::Misuse`] where none is under way.
     /// Else as [`Pipe::take`].
     pub fn wait(&mut self, deadline: Deadline) -> Result<Finished> {
-        self.send()?;
+        if let Err(error) = self.send() {
+            // What became of the requests comes before what became of the device.
+            return self.take()?.ok_or(error);
+        }
         // What comes at once is waited for without a look at the clock.
         for _ in 0..if self.queue.spins() { LOOKS } else { 0 } {
             if let Some(finished) = self.take()? {

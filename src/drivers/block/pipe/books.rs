@@ -80,12 +80,12 @@ impl Books {
         written: u32,
         capacity: u32,
     ) -> Option<Finished> {
-        let Entry { tag, .. } = self.close(token)?;
         let mut byte = [UNWRITTEN; STATUS_SIZE];
         let read = status.as_ref().map_or(Ok(()), |status| status.read(0, &mut byte));
         if let (Some(header), Some(status)) = (header, status) {
             self.frames.push(Frame { header, status });
         }
+        let Entry { tag, .. } = self.close(token)?;
         let [byte] = byte;
         let judged = read.and_then(|()| verdict(self.legacy, byte, written, capacity));
         Some(Finished { tag, outcome: judged.map(|()| data) })
