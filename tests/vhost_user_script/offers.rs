@@ -72,6 +72,11 @@ fn v6_bits_that_were_not_offered_or_are_not_known_are_not_used() {
     for bit in [29, 30, 32] {
         assert_eq!(features >> bit & 1, 1, "bit {bit} of {features:#x}");
     }
+    // The protocol's own bits are not shown to drivers, whatever they want.
+    let device = virtio::open(&format!("{}?type=block", daemon.address())).unwrap();
+    let shown = device.offered().unwrap();
+    assert_eq!([26, 30, 29, 32].map(|bit| shown.has(bit)), [false, false, true, true], "{shown:?}");
+    drop(device);
     // None but VERSION_1.
     let daemon = Daemon::honest(Offer { features: 1 << 32, protocol: u64::MAX, ..Offer::default() });
     let disk = Block::open(&format!("{}?size=1M", daemon.address()), small(LONG)).unwrap();
