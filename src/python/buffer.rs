@@ -6,7 +6,7 @@
 
 use alloc::string::String;
 use alloc::sync::Arc;
-use core::ffi::{CStr, c_int, c_void};
+use core::ffi::{c_int, c_void};
 use core::marker::PhantomData;
 use core::sync::atomic::{AtomicU32, Ordering};
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
@@ -272,10 +272,11 @@ impl<'py> Export<'py> {
         if format.is_null() {
             return false;
         }
-        // SAFETY: a string of C's, which lives as long as the export.
-        let format = unsafe { CStr::from_ptr(format) }.to_bytes();
-        let format = format.strip_prefix(b"@").or(format.strip_prefix(b"=")).unwrap_or(format);
-        matches!(format, [b'h' | b'H' | b'i' | b'I' | b'l' | b'L' | b'q' | b'Q' | b'n' | b'N'])
+        // SAFETY: a string of C's, of which nothing behind its end is read.
+        let byte = |at: usize| unsafe { format.wrapping_add(at).read() }.cast_unsigned();
+        let at = usize::from(matches!(byte(0), b'@' | b'='));
+        let integer = matches!(byte(at), b'h' | b'H' | b'i' | b'I' | b'l' | b'L' | b'q' | b'Q' | b'n' | b'N');
+        integer && byte(at.wrapping_add(1)) == 0
     }
 
     #[inline]
@@ -301,8 +302,10 @@ impl<'py> Export<'py> {
 
     #[inline]
     fn release(&mut self) {
-        // SAFETY: what an exporter filled, or nothing, which is left alone; the thread is attached.
-        unsafe { ffi::PyBuffer_Release(&mut self.0) };
+        if !self.0.obj.is_null() {
+            // SAFETY: what an exporter filled, and was not released; the thread is attached.
+            unsafe { ffi::PyBuffer_Release(&mut self.0) };
+        }
     }
 }
 
