@@ -90,17 +90,17 @@ class Batch(Client):
 
 
 class Pure(Client):
-    """pure.Disk, always topped up to `depth`."""
+    """pure.Plain, or another of that module, always topped up to `depth`."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: str = "Plain") -> None:
         import pure
 
         super().__init__()
-        self.pure = pure
+        self.kind = getattr(pure, kind)
 
     def open(self, path: str, depth: int) -> None:
         self.depth = depth
-        self.disk = self.pure.Disk(path)
+        self.disk = self.kind(path)
 
     def turn(self) -> int:
         disk, add, take, under_way, made = self.disk, self.disk.add, self.disk.take, 0, 0

@@ -1,5 +1,6 @@
-"""A block device behind vhost-user, driven in pure Python: one split queue, polled, no check of what the device says.
-What Python can do without a library, for scale."""
+"""A block device behind vhost-user, driven in pure Python: one split queue, polled. What Python can do without a library,
+in two ways: `Plain` writes every request's descriptors, as drivers do; `Prepared` wrote all of them beforehand, a request
+to each, checks nothing of what the device says, and has no room for any request but a read of one size."""
 
 from __future__ import annotations
 
@@ -8,6 +9,8 @@ import mmap
 import os
 import socket
 import struct
+
+import ring
 
 GET_FEATURES, SET_FEATURES, SET_OWNER, SET_MEM_TABLE = 1, 2, 3, 5
 SET_VRING_NUM, SET_VRING_ADDR, SET_VRING_BASE, GET_VRING_BASE = 8, 9, 10, 11
@@ -41,14 +44,26 @@ class Disk:
         self.sectors = view[self.headers_at : self.headers_at + 64 * slots].cast("Q")
         self.status = view[self.status_at : self.status_at + 64 * slots]
         self.data = view[self.data_at :]
-        for slot in range(slots):
-            head = 4 * slot
-            parts = ((self.headers_at + 64 * slot, 16, NEXT), (self.data_at + block * slot, block, NEXT | WRITE))
-            for index, (at, count, flags) in enumerate((*parts, (self.status_at + 64 * slot, 1, WRITE))):
-                struct.pack_into("<QIHH", view, 16 * (head + index), BASE + at, count, flags, head + index + 1)
+        self.view = view
         self.free = list(range(slots))
         self.added = self.taken = 0
         self.connect(path, length)
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Before the first request."""
+        raise NotImplementedError
+
+    def add(self, offset: int) -> None:
+        """A read into a free slot, which the device sees with the next show()."""
+        raise NotImplementedError
+
+    def show(self) -> None:
+        raise NotImplementedError
+
+    def take(self) -> int:
+        """Takes all that is done, and answers how many that is."""
+        raise NotImplementedError
 
     def connect(self, path: str, length: int) -> None:
         self.socket = socket.socket(socket.AF_UNIX)
@@ -81,13 +96,66 @@ class Disk:
         self.tell(request, payload)
         return struct.unpack("=IIIQ", self.socket.recv(20, socket.MSG_WAITALL))[3]
 
-    def add(self, offset: int) -> int:
-        """A read into a free slot, which the device sees with the next show()."""
+    def close(self) -> None:
+        while self.taken != self.added:
+            self.take()
+        self.ask(GET_VRING_BASE, struct.pack("=II", 0, 0))
+        self.socket.close()
+        for fd in (self.file, self.call, self.kick):
+            os.close(fd)
+
+
+class Plain(Disk):
+    """Over `ring.Ring`."""
+
+    def prepare(self) -> None:
+        self.ring = ring.Ring(self.view, self.size, self.avail_at, self.used_at, self.ring_doorbell)
+        self.slots_of: dict[int, int] = {}
+
+    def ring_doorbell(self) -> None:
+        os.eventfd_write(self.kick, 1)
+
+    def add(self, offset: int) -> None:
+        slot = self.free.pop()
+        header, status = self.headers_at + 64 * slot, self.status_at + 64 * slot
+        struct.pack_into("<IIQ", self.view, header, 0, 0, offset >> 9)
+        self.view[status] = 0xFF
+        data = BASE + self.data_at + self.block * slot
+        head = self.ring.add([(BASE + header, 16)], [(data, self.block), (BASE + status, 1)])
+        self.slots_of[head] = slot
+        self.added += 1
+
+    def show(self) -> None:
+        self.ring.notify()
+
+    def take(self) -> int:
+        count = 0
+        while (found := self.ring.pop()) is not None:
+            head, written = found
+            slot = self.slots_of.pop(head)
+            if self.view[self.status_at + 64 * slot] or written != self.block + 1:
+                raise OSError("a read failed")
+            self.free.append(slot)
+            count += 1
+        self.taken += count
+        return count
+
+
+class Prepared(Disk):
+    """Three descriptors each, at fixed places."""
+
+    def prepare(self) -> None:
+        for slot in range(self.slots):
+            head, block = 4 * slot, self.block
+            parts = ((self.headers_at + 64 * slot, 16, NEXT), (self.data_at + block * slot, block, NEXT | WRITE))
+            for index, (at, count, flags) in enumerate((*parts, (self.status_at + 64 * slot, 1, WRITE))):
+                struct.pack_into("<QIHH", self.view, 16 * (head + index), BASE + at, count, flags, head + index + 1)
+
+    def add(self, offset: int) -> None:
         slot = self.free.pop()
         self.sectors[8 * slot + 1] = offset >> 9
         self.avail[2 + self.added % self.size] = 4 * slot
         self.added += 1
-        return slot
 
     def show(self) -> None:
         self.avail[1] = self.added & 0xFFFF
@@ -95,7 +163,6 @@ class Disk:
             os.eventfd_write(self.kick, 1)
 
     def take(self) -> int:
-        """Takes all that is done, and answers how many that is."""
         count = (self.used16[1] - self.taken) & 0xFFFF
         for _ in range(count):
             slot = self.used32[2 * (self.taken % self.size)] >> 2
@@ -104,11 +171,3 @@ class Disk:
                 raise OSError("a read failed")
             self.free.append(slot)
         return count
-
-    def close(self) -> None:
-        while self.taken != self.added:
-            self.take()
-        self.ask(GET_VRING_BASE, struct.pack("=II", 0, 0))
-        self.socket.close()
-        for fd in (self.file, self.call, self.kick):
-            os.close(fd)

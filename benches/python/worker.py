@@ -35,6 +35,7 @@ KINDS: dict[str, Callable[[], clients.Client | tasks.Nbd | tasks.Ours]] = {
     "one": clients.One,
     "batch": clients.Batch,
     "pure": clients.Pure,
+    "prepared": lambda: clients.Pure("Prepared"),
     "nbd": clients.Nbd,
     "pread": clients.Pread,
     "aio": tasks.Ours,

@@ -39,6 +39,7 @@ impl Who {
             Self::Python("batch") => "Python virtio.Block.read_many",
             Self::Python("aio") => "Python virtio.aio.Block.pread",
             Self::Python("pure") => "pure Python",
+            Self::Python("prepared") => "pure Python, prepared",
             Self::Python("nbd") => "libnbd aio_pread",
             Self::Python("nbd-aio") => "libnbd in asyncio",
             Self::Python("pread") => "Python os.pread, tmpfs",
@@ -122,8 +123,11 @@ pub fn series() -> Vec<Series> {
     for who in [VirtioDriver, OursPiped, OursSubmitted, OursQueue, OursMany] {
         all.push(Series::new(who, Qemu, 32));
     }
-    for (who, depth) in [("pure", 1), ("one", 1), ("pread", 1), ("pure", 32), ("batch", 32)] {
+    for (who, depth) in [("pure", 1), ("prepared", 1), ("one", 1), ("pread", 1)] {
         all.push(Series::new(Python(who), Null, depth));
+    }
+    for who in ["pure", "prepared", "batch"] {
+        all.push(Series::new(Python(who), Null, 32));
     }
     for (who, depth) in [("nbd", 32), ("batch", 32), ("nbd-aio", 128), ("aio", 128)] {
         all.push(Series::new(Python(who), Qemu, depth));
