@@ -11,7 +11,6 @@ NEXT, WRITE = 1, 2
 NO_INTERRUPT = NO_NOTIFY = 1
 
 DESCRIPTOR = struct.Struct("<QIHH")
-INDEX = struct.Struct("<H")
 ELEMENT = struct.Struct("<II")
 
 Buffer = tuple[int, int]
@@ -22,13 +21,15 @@ class Ring:
     """The driver's end of the ring that begins with `memory`; `notify` is the doorbell."""
 
     def __init__(self, memory: memoryview, size: int, avail: int, used: int, notify: Callable[[], object]) -> None:
-        self.memory, self.mask = memory, size - 1
-        self.avail, self.used = avail, used
+        self.memory, self.mask, self.used = memory, size - 1, used
+        # struct.pack_into() clears what it is about to write: a device on another core would see an index of 0.
+        self.avail_words = memory[avail : avail + 4 + 2 * size].cast("H")
+        self.used_words = memory[used : used + 4].cast("H")
         self.ring_doorbell = notify
         self.free = list(range(size))
         self.in_flight: dict[int, list[int]] = {}
         self.avail_index = self.used_index = self.published = 0
-        INDEX.pack_into(memory, avail, NO_INTERRUPT)
+        self.avail_words[0] = NO_INTERRUPT
 
     def add(self, readable: Sequence[Buffer] = (), writable: Sequence[Buffer] = ()) -> int:
         """Writes a chain's descriptors and its available entry; answers its head."""
@@ -47,7 +48,7 @@ class Ring:
                 at += 1
         head = chain[0]
         self.in_flight[head] = chain
-        INDEX.pack_into(self.memory, self.avail + 4 + 2 * (self.avail_index & self.mask), head)
+        self.avail_words[2 + (self.avail_index & self.mask)] = head
         self.avail_index = (self.avail_index + 1) & 0xFFFF
         return head
 
@@ -55,14 +56,14 @@ class Ring:
         """Shows the device what was added, and rings if it wants that."""
         if self.published == self.avail_index:
             return
-        INDEX.pack_into(self.memory, self.avail + 2, self.avail_index)
+        self.avail_words[1] = self.avail_index
         self.published = self.avail_index
-        if not INDEX.unpack_from(self.memory, self.used)[0] & NO_NOTIFY:
+        if not self.used_words[0] & NO_NOTIFY:
             self.ring_doorbell()
 
     def pop(self) -> tuple[int, int] | None:
         """Takes a used element: head and bytes written."""
-        if INDEX.unpack_from(self.memory, self.used + 2)[0] == self.used_index:
+        if self.used_words[1] == self.used_index:
             return None
         head, written = ELEMENT.unpack_from(self.memory, self.used + 4 + 8 * (self.used_index & self.mask))
         self.used_index = (self.used_index + 1) & 0xFFFF

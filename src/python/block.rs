@@ -114,8 +114,7 @@ fn offsets_of(array: &Bound<'_, PyAny>) -> PyResult<Vec<u64>> {
 
 /// The first buffers of a pool, for their flight.
 fn take_first(pool: &Pool, count: usize, flow: Flow) -> Result<Vec<DmaBuf>> {
-    let count = u32::try_from(count).unwrap_or(u32::MAX);
-    (0..count).map(|index| pool.memory.take(index, flow)).collect()
+    pool.memory.take_first(count, flow)
 }
 
 #[pymethods]

@@ -129,6 +129,17 @@ impl Memory {
         self.bank.pool.memory().offset()
     }
 
+    /// Takes the first `count` buffers for a flight; errors as [`Bank::take`].
+    pub(super) fn take_first(&self, count: usize, flow: Flow) -> Result<Vec<DmaBuf>> {
+        let mut takes = Takes::new(&self.bank.pool, u16::try_from(count).unwrap_or(0));
+        // Not collected, which does not know how many there are, and grows.
+        let mut bufs = Vec::with_capacity(count.min(self.bank.flows.len()));
+        for index in 0..u32::try_from(count).unwrap_or(u32::MAX) {
+            bufs.push(self.bank.take_by(index, flow, || takes.slot(index))?);
+        }
+        Ok(bufs)
+    }
+
     /// As [`Bank::take`].
     #[inline]
     pub(super) fn take(&self, index: u32, flow: Flow) -> Result<DmaBuf> {

@@ -8,7 +8,7 @@ use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{PoisonError, TryLockError};
 
-use super::job::{Ask, Flow, Job, Read, Write};
+use super::job::{Ask, Flow, Job, OwnJob, Read, Write};
 use super::lane::Lane;
 use super::limits::Limits;
 use super::options::{BlockOptions, lanes};
@@ -289,7 +289,7 @@ impl Block {
     }
 
     /// The same for a job all of whose requests have buffers of their own.
-    pub(super) fn run_own(&self, job: &mut impl Job) -> Result<()> {
+    pub(super) fn run_own(&self, job: &mut impl OwnJob) -> Result<()> {
         self.lane()?.run_own(job, &self.rescue)
     }
 

@@ -1,7 +1,7 @@
 //! What a call wants done: a series of requests and where their data is.
 
 use super::split::{Ranges, SECTOR, Shape, Transfers};
-use crate::mem::pool::DmaBuf;
+use crate::mem::pool::{DmaBuf, Returns};
 use crate::spec::ByteOrder;
 use crate::spec::device::block::request::{RequestType, SEGMENT_UNMAP, Segment};
 use crate::{Error, Result};
@@ -74,6 +74,24 @@ pub(super) trait Job {
 
     /// Takes a caller's buffer back from a request that succeeded.
     fn give_back(&mut self, _buf: DmaBuf) {}
+}
+
+/// A job all of whose requests have buffers of the caller's own, one each.
+pub(super) trait OwnJob: Job {
+    /// Which way its data goes.
+    fn flow(&self) -> Flow;
+
+    /// Whether its requests may be sent again.
+    fn repeats(&self) -> bool;
+
+    /// The next request: first sector, and buffer.
+    fn next_own(&mut self) -> Option<(u64, DmaBuf)>;
+
+    /// The same as [`Job::next`] gives it.
+    fn piece(&self, sector: u64, buf: DmaBuf) -> Piece {
+        let piece = Piece::transfer(sector, self.flow(), 0, buf.len(), self.repeats());
+        Piece { own: Some(buf), ..piece }
+    }
 }
 
 fn place(at: u64) -> usize {
@@ -149,17 +167,15 @@ pub(super) struct Scatter<'a> {
 pub(super) enum Scattered<'a> {
     To(&'a mut [u8]),
     From(&'a [u8]),
-    /// Buffers of the caller's, each for one piece.
-    Own(alloc::vec::IntoIter<DmaBuf>),
+    /// Buffers of the caller's, each for one piece; and those that were used.
+    Own(alloc::vec::IntoIter<DmaBuf>, Returns),
 }
 
 impl Job for Scatter<'_> {
     fn next(&mut self) -> Option<Piece> {
-        if let Scattered::Own(bufs) = &mut self.data {
-            let (sector, buf) = (*self.sectors.get(self.next)?, bufs.next()?);
-            self.next = self.next.saturating_add(1);
-            let piece = Piece::transfer(sector, self.flow, 0, buf.len(), false);
-            return Some(Piece { own: Some(buf), ..piece });
+        if matches!(self.data, Scattered::Own(..)) {
+            let (sector, buf) = self.next_own()?;
+            return Some(self.piece(sector, buf));
         }
         let (at, len) = match self.rest.next() {
             Some(part) => part,
@@ -191,6 +207,30 @@ impl Job for Scatter<'_> {
         buf.read(0, part.ok_or_else(|| beyond(at, buf.len(), size))?)?;
         Ok(Some(buf))
     }
+
+    fn give_back(&mut self, buf: DmaBuf) {
+        if let Scattered::Own(_, used) = &mut self.data {
+            used.give(buf);
+        }
+    }
+}
+
+impl OwnJob for Scatter<'_> {
+    fn flow(&self) -> Flow {
+        self.flow
+    }
+
+    fn repeats(&self) -> bool {
+        self.flow == Flow::FromDevice
+    }
+
+    #[inline(always)]
+    fn next_own(&mut self) -> Option<(u64, DmaBuf)> {
+        let Scattered::Own(bufs, _) = &mut self.data else { return None };
+        let next = (*self.sectors.get(self.next)?, bufs.next()?);
+        self.next = self.next.wrapping_add(1);
+        Some(next)
+    }
 }
 
 /// One request with a caller's own buffer.
@@ -207,16 +247,30 @@ pub(super) struct Own {
 
 impl Job for Own {
     fn next(&mut self) -> Option<Piece> {
-        if core::mem::replace(&mut self.asked, true) {
-            return None;
-        }
-        let buf = self.buf.take()?;
-        let piece = Piece::transfer(self.sector, self.flow, 0, buf.len(), self.repeats);
-        Some(Piece { own: Some(buf), ..piece })
+        let (sector, buf) = self.next_own()?;
+        Some(self.piece(sector, buf))
     }
 
     fn give_back(&mut self, buf: DmaBuf) {
         self.buf = Some(buf);
+    }
+}
+
+impl OwnJob for Own {
+    fn flow(&self) -> Flow {
+        self.flow
+    }
+
+    fn repeats(&self) -> bool {
+        self.repeats || self.flow == Flow::FromDevice
+    }
+
+    #[inline(always)]
+    fn next_own(&mut self) -> Option<(u64, DmaBuf)> {
+        if core::mem::replace(&mut self.asked, true) {
+            return None;
+        }
+        Some((self.sector, self.buf.take()?))
     }
 }
 

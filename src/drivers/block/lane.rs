@@ -8,6 +8,7 @@ use core::time::Duration;
 use super::job::{Flow, Job, Piece, What};
 use super::rescue::{Rescue, Seat};
 use super::split::Shape;
+use super::stand::Standing;
 use super::verdict::{UNWRITTEN, verdict};
 use crate::device::{Device, Queue, Used};
 use crate::drivers::Between;
@@ -201,7 +202,7 @@ pub(super) struct Lane {
     pub(super) queue: Queue<DmaBuf>,
     stocks: Stocks,
     /// Chains of the queue that stand with a header and a status.
-    pub(super) standing: Vec<u16>,
+    pub(super) standing: Standing,
     /// By the descriptor that heads the chain.
     pub(super) requests: Box<[Option<Request>]>,
     shape: Shape,
@@ -221,7 +222,7 @@ impl Lane {
         let size = u32::from(queue.size());
         Ok(Self {
             stocks: Stocks::new(device, size, make)?,
-            standing: Vec::with_capacity(size as usize),
+            standing: Standing::new(queue.size()),
             requests: (0..size).map(|_| None).collect(),
             queue,
             make: make.clone(),
@@ -235,7 +236,7 @@ impl Lane {
     }
 
     /// The queue, the chains that stand in it, and the headers and statuses that are in no chain.
-    pub(super) fn take_apart(self) -> (Queue<DmaBuf>, Vec<u16>, Vec<DmaBuf>, Vec<DmaBuf>) {
+    pub(super) fn take_apart(self) -> (Queue<DmaBuf>, Standing, Vec<DmaBuf>, Vec<DmaBuf>) {
         let Stocks { headers, statuses, .. } = self.stocks;
         (self.queue, self.standing, headers.free, statuses.free)
     }

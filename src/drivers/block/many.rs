@@ -6,7 +6,7 @@ use super::api::Block;
 use super::job::{Erase, Flow, Own, Scatter, Scattered};
 use super::limits::EraseLimits;
 use super::split::{Ranges, SECTOR, Transfers};
-use crate::mem::pool::DmaBuf;
+use crate::mem::pool::{DmaBuf, Returns};
 use crate::spec::device::block::request::{RequestType, Segment};
 use crate::{Error, Result};
 
@@ -64,14 +64,17 @@ impl Block {
             return Err(Error::Misuse { what: "scattered requests take an offset for each buffer" });
         }
         self.begin_check(flow == Flow::ToDevice)?;
-        let checked = offsets.iter().zip(&bufs).map(|(&at, buf)| match buf.len() {
-            len if len > self.size_max => Err(TOO_LONG),
-            0 => Err(Error::Misuse { what: "a buffer for a block device is not empty" }),
-            len => self.sector_of(at, len.into()),
-        });
-        let sectors = checked.collect::<Result<Vec<_>>>()?;
+        // Not collected, which does not know how many there are, and grows.
+        let mut sectors = Vec::with_capacity(offsets.len());
+        for (&at, buf) in offsets.iter().zip(&bufs) {
+            sectors.push(match buf.len() {
+                len if len > self.size_max => return Err(TOO_LONG),
+                0 => return Err(Error::Misuse { what: "a buffer for a block device is not empty" }),
+                len => self.sector_of(at, len.into())?,
+            });
+        }
         let (shape, rest) = (self.shape, Transfers::new(0, self.shape));
-        let data = Scattered::Own(bufs.into_iter());
+        let data = Scattered::Own(bufs.into_iter(), Returns::new());
         self.run_own(&mut Scatter { sectors: &sectors, each: 0, shape, flow, data, next: 0, rest })
     }
 

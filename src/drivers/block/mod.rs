@@ -17,6 +17,7 @@ mod pipe;
 mod quick;
 mod rescue;
 mod split;
+mod stand;
 mod submit;
 mod verdict;
 mod work;

@@ -10,6 +10,7 @@ use std::sync::PoisonError;
 use super::api::Block;
 use super::many::TOO_LONG;
 use super::split::SECTOR;
+use super::stand::Standing;
 use super::verdict::UNWRITTEN;
 use crate::device::{Device, Queue};
 use crate::event::Deadline;
@@ -111,7 +112,7 @@ impl Block {
 
 impl Pipe {
     fn new(
-        (mut queue, standing, headers, statuses): (Queue<DmaBuf>, Vec<u16>, Vec<DmaBuf>, Vec<DmaBuf>),
+        (mut queue, standing, headers, statuses): (Queue<DmaBuf>, Standing, Vec<DmaBuf>, Vec<DmaBuf>),
         block: Arc<Block>,
     ) -> Self {
         queue.disable_interrupts();
@@ -209,7 +210,7 @@ impl Pipe {
     /// Adds a request with data.
     #[inline]
     fn transfer(&mut self, request_type: RequestType, sector: u64, data: DmaBuf, tag: u64) -> Result<()> {
-        let Some(slot) = self.books.standing.pop() else {
+        let Some(slot) = self.books.standing.take(&data) else {
             let token = self.add(request_type, sector, Some(data))?;
             self.enter(token, tag);
             return Ok(());
@@ -223,7 +224,7 @@ impl Pipe {
         match sent {
             Ok(token) => self.enter(token, tag),
             Err(error) => {
-                self.books.standing.push(slot);
+                self.books.standing.put(slot, None);
                 return self.block.located(Err(error));
             }
         }

@@ -2,7 +2,7 @@
 //! request to the next, the clock is not looked at, and nothing is copied. Whatever is out of the ordinary is left to
 //! the usual way, which goes on from wherever this one ends.
 
-use super::job::{Flow, Job, Piece};
+use super::job::{Flow, Job, OwnJob, What};
 use super::lane::{Call, Lane, Request};
 use super::pipe::{LOOKS, SHOW_EVERY};
 use super::rescue::Rescue;
@@ -10,7 +10,7 @@ use super::verdict::{UNWRITTEN, verdict};
 use crate::device::Used;
 use crate::mem::pool::DmaBuf;
 use crate::queue::Completion;
-use crate::spec::device::block::request::{Header, STATUS_SIZE};
+use crate::spec::device::block::request::{Header, RequestType, STATUS_SIZE};
 use crate::{Error, Result};
 
 /// Of [`LOOKS`] at the queue that find nothing, so many before the usual way waits.
@@ -18,10 +18,12 @@ const PATIENCE: u32 = 8 * LOOKS;
 
 impl Lane {
     /// As [`Lane::run`], for a job all of whose requests have buffers of their own.
-    pub(super) fn run_own(&mut self, job: &mut impl Job, rescue: &Rescue) -> Result<()> {
+    pub(super) fn run_own(&mut self, job: &mut impl OwnJob, rescue: &Rescue) -> Result<()> {
         let mut call = self.begin(rescue)?;
-        let mut pending = job.next();
-        if let Err(error) = self.quick(&mut pending, job, &mut call, rescue)
+        let mut next = job.next_own();
+        let went = self.quick(&mut next, job, &mut call, rescue);
+        let pending = next.map(|(sector, buf)| job.piece(sector, buf));
+        if let Err(error) = went
             && !self.rescued(&error, &mut call, rescue)
         {
             call.failure.get_or_insert(error);
@@ -35,18 +37,18 @@ impl Lane {
     /// Sends and takes requests as long as that goes smoothly.
     fn quick(
         &mut self,
-        pending: &mut Option<Piece>,
-        job: &mut impl Job,
+        next: &mut Option<(u64, DmaBuf)>,
+        job: &mut impl OwnJob,
         call: &mut Call,
         rescue: &Rescue,
     ) -> Result<()> {
         let mut looks: u32 = 0;
         let patience = if self.queue.spins() { PATIENCE } else { 1 };
         while looks < patience {
-            if self.send_own(pending, job, call)? || self.take_own(job, call, rescue)? {
+            if self.send_own(next, job, call)? || self.take_own(job, call, rescue)? {
                 looks = 0;
             }
-            if call.mine == 0 && (pending.is_none() || call.failure.is_some()) {
+            if call.mine == 0 && (next.is_none() || call.failure.is_some()) {
                 return Ok(());
             }
             looks = looks.wrapping_add(1);
@@ -55,26 +57,36 @@ impl Lane {
     }
 
     /// Adds requests while there is room, and shows them to the device; answers whether there were any.
-    #[inline]
-    fn send_own(&mut self, pending: &mut Option<Piece>, job: &mut impl Job, call: &mut Call) -> Result<bool> {
-        if pending.is_none() || call.failure.is_some() || !self.has_place() {
+    #[inline(always)]
+    fn send_own(
+        &mut self,
+        next: &mut Option<(u64, DmaBuf)>,
+        job: &mut impl OwnJob,
+        call: &mut Call,
+    ) -> Result<bool> {
+        if next.is_none() || call.failure.is_some() || !self.has_place() {
             return Ok(false);
         }
-        // What is not the device's yet stays pending, for another queue.
+        // What is not the device's yet stays, for another queue.
         self.queue.check()?;
         let mut added: u32 = 0;
-        while let Some(piece) = pending.take_if(|_| self.has_place()) {
-            if let Err(error) = self.add_own(piece, job, call.number) {
+        while let Some((sector, buf)) = next.take() {
+            if !self.has_place() {
+                *next = Some((sector, buf));
+                break;
+            }
+            if let Err(error) = self.add_own(sector, buf, job, call.number) {
                 call.failure = Some(error);
                 break;
             }
-            call.mine = call.mine.wrapping_add(1);
             added = added.wrapping_add(1);
-            *pending = job.next();
+            *next = job.next_own();
             if added.is_multiple_of(SHOW_EVERY) {
-                self.queue.show()?;
+                // What is wrong with the device is told by what follows.
+                let _ = self.queue.show();
             }
         }
+        call.mine = call.mine.wrapping_add(added);
         self.queue.notify()?;
         Ok(true)
     }
@@ -85,20 +97,23 @@ impl Lane {
         !self.standing.is_empty() || self.has_frame() && self.queue.has_room(3)
     }
 
-    #[inline]
-    fn add_own(&mut self, piece: Piece, job: &mut impl Job, call: u64) -> Result<()> {
-        let Piece { what, own: Some(data) } = piece else { return self.add(call, piece, job) };
-        let Some(slot) = self.standing.pop() else {
-            return self.add(call, Piece { what, own: Some(data) }, job);
+    #[inline(always)]
+    fn add_own(&mut self, sector: u64, data: DmaBuf, job: &mut impl OwnJob, call: u64) -> Result<()> {
+        let Some(slot) = self.standing.take(&data) else {
+            let piece = job.piece(sector, data);
+            return self.add(call, piece, job);
         };
-        let header =
-            Header { request_type: what.request_type, reserved: 0, sector: what.sector }.encode(self.order);
-        let sent = self.queue.resend(slot, data, what.flow == Flow::FromDevice, |to, status| {
+        let (reads, len) = (job.flow() == Flow::FromDevice, data.len());
+        let request_type = if reads { RequestType::IN } else { RequestType::OUT };
+        let header = Header { request_type, reserved: 0, sector }.encode(self.order);
+        let sent = self.queue.resend(slot, data, reads, |to, status| {
             to.write(0, &header)?;
             status.write(0, &[UNWRITTEN])
         });
-        let token = sent.inspect_err(|_| self.standing.push(slot))?;
+        let token = sent.inspect_err(|_| self.standing.put(slot, None))?;
         if let Some(place) = self.requests.get_mut(usize::from(token.slot())) {
+            let repeats = job.repeats();
+            let what = What { request_type, sector, flow: job.flow(), at: 0, len, repeats };
             *place = Some(Request { token, call, what, segments: 1, own: true });
         }
         Ok(())
@@ -145,7 +160,7 @@ impl Lane {
         let judged = judge(status, &used, self.legacy);
         let writes = place.take().is_some_and(|request| request.what.flow == Flow::ToDevice);
         let data = used.stand();
-        self.standing.push(token.slot());
+        self.standing.put(token.slot(), data.as_ref());
         call.mine = call.mine.saturating_sub(1);
         match judged {
             Ok(()) => {

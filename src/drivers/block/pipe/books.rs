@@ -4,6 +4,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::Finished;
+use crate::drivers::block::stand::Standing;
 use crate::drivers::block::verdict::{UNWRITTEN, verdict};
 use crate::mem::pool::DmaBuf;
 use crate::queue::{Completion, Token};
@@ -27,7 +28,7 @@ pub(super) struct Entry {
 #[derive(Debug)]
 pub(super) struct Books {
     /// Chains that stand with a header and a status: most requests are sent in one of those.
-    pub(super) standing: Vec<u16>,
+    pub(super) standing: Standing,
     /// Headers and statuses that are in no chain.
     pub(super) frames: Vec<Frame>,
     /// By the descriptor that heads the chain.
@@ -54,7 +55,7 @@ impl Books {
             let mut byte = [UNWRITTEN; STATUS_SIZE];
             let read = status.read(0, &mut byte);
             let data = used.stand();
-            self.standing.push(token.slot());
+            self.standing.put(token.slot(), data.as_ref());
             let Entry { tag, .. } = self.close(token)?;
             let [byte] = byte;
             let judged = read.and_then(|()| verdict(self.legacy, byte, written, capacity));
