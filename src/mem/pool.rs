@@ -17,11 +17,13 @@ use super::slots::Slots;
 use super::space::{DmaChunk, DmaSpace, within};
 use crate::{Error, Result};
 
-#[cfg(any(test, feature = "python"))]
+#[cfg(not(loom))]
 mod many;
 
+#[cfg(not(loom))]
+pub(crate) use many::Returns;
 #[cfg(feature = "python")]
-pub(crate) use many::{Returns, Takes};
+pub(crate) use many::Takes;
 
 /// Equal buffers in one piece of a device's memory: `count` slots, `stride` bytes apart.
 ///

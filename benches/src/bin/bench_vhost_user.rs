@@ -135,7 +135,8 @@ fn figure(s: &Series, path: &str, time: Duration, workers: &mut Workers) -> Resu
     }
     match s.who {
         Who::VirtioDriver => of(VirtioDriver::open(path, s.depth), time),
-        Who::OursPiped => of(Piped::open(path, s.depth), time),
+        Who::OursPiped => of(Piped::open(path, s.depth, false), time),
+        Who::OursBatched => of(Piped::open(path, s.depth, true), time),
         Who::OursSubmitted => of(Submitted::open(path, s.depth), time),
         Who::OursMany => of(Batches::open(path, s.depth), time),
         Who::OursInto => of(Calls::open(path, false), time),

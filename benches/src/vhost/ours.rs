@@ -151,17 +151,19 @@ pub struct Piped {
     pipe: Pipe,
     offsets: Offsets,
     depth: usize,
+    /// Whether the next request is made only when all before it have ended.
+    batches: bool,
     free: Vec<DmaBuf>,
 }
 
 impl Piped {
     /// # Errors
     /// As [`Block::open`].
-    pub fn open(path: &str, depth: u32) -> Result<Self> {
+    pub fn open(path: &str, depth: u32, batches: bool) -> Result<Self> {
         let pipe = open(path)?.into_pipes()?.remove(0);
         let pool = pipe.device().pool(depth, BLOCK as u32)?;
         let free = (0..depth).map(|_| pool.take()).collect::<Result<_>>()?;
-        Ok(Self { pipe, offsets: Offsets::default(), depth: depth as usize, free })
+        Ok(Self { pipe, offsets: Offsets::default(), depth: depth as usize, batches, free })
     }
 
     #[inline(always)]
@@ -191,7 +193,10 @@ impl Client for Piped {
                 let done = self.pipe.wait(Deadline::never()).expect("an honest device");
                 self.free.extend(done.outcome.expect("a read"));
                 made += 1;
-            } else {
+                continue;
+            }
+            made += self.take();
+            while self.batches && self.free.len() < self.depth {
                 made += self.take();
             }
         }

@@ -3,16 +3,21 @@
 use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
 
-use super::{DmaBuf, DmaPool, Inner};
+#[cfg(any(test, feature = "python"))]
+use super::DmaPool;
+use super::{DmaBuf, Inner};
+#[cfg(any(test, feature = "python"))]
 use crate::Result;
 
 /// Takes buffers of a pool, for which it has the counts already.
+#[cfg(any(test, feature = "python"))]
 pub(crate) struct Takes<'a> {
     pool: &'a DmaPool,
     /// Counts that it has.
     left: usize,
 }
 
+#[cfg(any(test, feature = "python"))]
 impl<'a> Takes<'a> {
     /// For so many leases at once; others are counted one by one.
     #[inline]
@@ -37,6 +42,7 @@ impl<'a> Takes<'a> {
     }
 }
 
+#[cfg(any(test, feature = "python"))]
 impl Drop for Takes<'_> {
     #[inline]
     fn drop(&mut self) {
