@@ -208,6 +208,7 @@ impl Job for Scatter<'_> {
         Ok(Some(buf))
     }
 
+    #[inline(always)]
     fn give_back(&mut self, buf: DmaBuf) {
         if let Scattered::Own(_, used) = &mut self.data {
             used.give(buf);

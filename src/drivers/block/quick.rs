@@ -92,7 +92,7 @@ impl Lane {
     }
 
     /// Whether a request of one buffer finds room.
-    #[inline]
+    #[inline(always)]
     fn has_place(&self) -> bool {
         !self.standing.is_empty() || self.has_frame() && self.queue.has_room(3)
     }
