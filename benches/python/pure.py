@@ -58,7 +58,10 @@ class Disk:
         raise NotImplementedError
 
     def show(self) -> None:
-        raise NotImplementedError
+        """Shows the device what was added, and notifies it if it wants that."""
+        self.avail[1] = self.added & 0xFFFF
+        if not self.used16[0] & 1:
+            os.eventfd_write(self.kick, 1)
 
     def take(self) -> int:
         """Takes all that is done, and answers how many that is."""
@@ -124,11 +127,6 @@ class Plain(Disk):
         self.avail[2 + self.added % self.size] = head
         self.added += 1
 
-    def show(self) -> None:
-        self.avail[1] = self.added & 0xFFFF
-        if not self.used16[0] & 1:
-            os.eventfd_write(self.kick, 1)
-
     def take(self) -> int:
         count = (self.used16[1] - self.taken) & 0xFFFF
         for _ in range(count):
@@ -156,11 +154,6 @@ class Prepared(Disk):
         self.sectors[8 * slot + 1] = offset >> 9
         self.avail[2 + self.added % self.size] = 4 * slot
         self.added += 1
-
-    def show(self) -> None:
-        self.avail[1] = self.added & 0xFFFF
-        if not self.used16[0] & 1:
-            os.eventfd_write(self.kick, 1)
 
     def take(self) -> int:
         count = (self.used16[1] - self.taken) & 0xFFFF

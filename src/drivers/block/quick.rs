@@ -6,11 +6,10 @@ use super::job::{Flow, Job, OwnJob, What};
 use super::lane::{Call, Lane, Request};
 use super::pipe::{LOOKS, SHOW_EVERY};
 use super::rescue::Rescue;
-use super::verdict::{UNWRITTEN, verdict};
+use super::verdict::{UNWRITTEN, judge};
 use crate::device::Used;
 use crate::mem::pool::DmaBuf;
-use crate::queue::Completion;
-use crate::spec::device::block::request::{Header, RequestType, STATUS_SIZE};
+use crate::spec::device::block::request::{Header, RequestType};
 use crate::{Error, Result};
 
 /// Of [`LOOKS`] at the queue that find nothing, so many before the usual way waits.
@@ -192,13 +191,4 @@ impl Lane {
         }
         Ok(())
     }
-}
-
-/// What the device says about a request.
-#[inline]
-fn judge(status: &DmaBuf, used: &Completion<'_, DmaBuf>, legacy: bool) -> Result<()> {
-    let mut byte = [UNWRITTEN; STATUS_SIZE];
-    status.read(0, &mut byte)?;
-    let [byte] = byte;
-    verdict(legacy, byte, used.written(), used.capacity())
 }

@@ -1,6 +1,8 @@
 //! What a used buffer of a request means (fault D10).
 
-use crate::spec::device::block::request::Status;
+use crate::mem::pool::DmaBuf;
+use crate::queue::Completion;
+use crate::spec::device::block::request::{STATUS_SIZE, Status};
 use crate::{Error, Result};
 
 /// What the status byte holds before the device writes it: no status of the specification.
@@ -17,6 +19,15 @@ pub(super) fn verdict(legacy: bool, status: u8, written: u32, capacity: u32) -> 
         Status::OK => Ok(()),
         Status(status) => Err(Error::Request { status: status.into() }),
     }
+}
+
+/// The same by the status buffer of a request that has come back.
+#[inline]
+pub(super) fn judge(status: &DmaBuf, used: &Completion<'_, DmaBuf>, legacy: bool) -> Result<()> {
+    let mut byte = [UNWRITTEN; STATUS_SIZE];
+    status.read(0, &mut byte)?;
+    let [byte] = byte;
+    verdict(legacy, byte, used.written(), used.capacity())
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use super::Finished;
 use crate::drivers::block::stand::Standing;
-use crate::drivers::block::verdict::{UNWRITTEN, verdict};
+use crate::drivers::block::verdict::{UNWRITTEN, judge, verdict};
 use crate::mem::pool::DmaBuf;
 use crate::queue::{Completion, Token};
 use crate::spec::device::block::request::STATUS_SIZE;
@@ -52,13 +52,10 @@ impl Books {
     pub(super) fn take(&mut self, mut used: Completion<'_, DmaBuf>) -> Option<Finished> {
         let (token, written, capacity) = (used.token(), used.written(), used.capacity());
         if let Some(status) = used.last_of_three() {
-            let mut byte = [UNWRITTEN; STATUS_SIZE];
-            let read = status.read(0, &mut byte);
+            let judged = judge(status, &used, self.legacy);
             let data = used.stand();
             self.standing.put(token.slot(), data.as_ref());
             let Entry { tag, .. } = self.close(token)?;
-            let [byte] = byte;
-            let judged = read.and_then(|()| verdict(self.legacy, byte, written, capacity));
             return Some(Finished { tag, outcome: judged.map(|()| data) });
         }
         let bufs = match used.len() {
