@@ -196,11 +196,14 @@ cells!(
     16
 );
 
-/// A descriptor table, borrowed and held by value: for loops, which would otherwise load pointer and length anew
+/// A descriptor table or a part of one, borrowed and held by value: for loops, which would otherwise load pointer and length anew
 /// after every atomic store.
 #[derive(Clone, Copy)]
 pub(crate) struct Pairs64View<'a> {
     cells: imp::View<'a, imp::Pairs64>,
+    /// Number of its first cell.
+    start: usize,
+    /// Number of its cells. All lie in the table.
     len: usize,
 }
 
@@ -216,7 +219,13 @@ impl Pairs64 {
     /// The table by value.
     #[inline(always)]
     pub(crate) fn view(&self) -> Pairs64View<'_> {
-        Pairs64View { cells: imp::view(&self.cells), len: self.len() }
+        Pairs64View { cells: imp::view(&self.cells), start: 0, len: self.len() }
+    }
+
+    /// Tells the processor that cell `index` will be written soon: a hint, for which `index` may be any number.
+    #[inline(always)]
+    pub(crate) fn will_write(&self, index: usize) {
+        self.cells.will_write(index);
     }
 }
 
@@ -230,17 +239,18 @@ impl<'a> Pairs64View<'a> {
     /// Cell `index`, if there is one: a caller that knows there is pays nothing for the question.
     #[inline(always)]
     pub(crate) fn cell(self, index: usize) -> Option<Pair64<'a>> {
-        (index < self.len).then_some(Pair64 { cells: self.cells, index })
+        (index < self.len).then_some(Pair64 { cells: self.cells, index: self.start.wrapping_add(index) })
+    }
+
+    /// The `len` cells from `start` on, if there are so many.
+    #[inline(always)]
+    pub(crate) fn run(self, start: usize, len: usize) -> Option<Self> {
+        let end = start.checked_add(len)?;
+        (end <= self.len).then_some(Self { start: self.start.wrapping_add(start), len, ..self })
     }
 }
 
 impl Pair64<'_> {
-    /// Tells the processor that the cell will be written soon: a hint.
-    #[inline(always)]
-    pub(crate) fn will_write(self) {
-        self.cells.will_write(self.index);
-    }
-
     /// Stores the first word.
     #[inline(always)]
     pub(crate) fn store_first(self, value: u64, order: Ordering) {

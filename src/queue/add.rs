@@ -1,13 +1,14 @@
 //! Adding a chain in one call: the hot path, for chains whose number of buffers is known to the compiler.
 
 use super::indirect::{SMALL, Table};
-use super::inflight::{NIL, Place, Run};
+use super::inflight::{NIL, Place};
 use super::ring::{UNKNOWN, Written};
+use super::runs::{Run, Straight};
 use super::split::{Desc, encode_rest};
 use super::{Ring, Token};
 use crate::Error;
 use crate::error::ChainFault;
-use crate::mem::cell::Pairs64View;
+use crate::mem::cell::Pair64;
 use crate::mem::lease::Lease;
 use crate::spec::ByteOrder;
 use crate::spec::split::DESC_F_WRITE;
@@ -53,22 +54,20 @@ impl<B: Lease> Ring<B> {
         writable: [B; W],
     ) -> Result<Token, Refused<B, R, W>> {
         // The common chain goes into the table of a little-endian ring: one question, asked here, spares two below, and
-        // the one whether there is room.
+        // the one whether there is room. And it finds its descriptors side by side.
         let parts = (R.wrapping_add(W) & 0xffff) as u32;
-        if self.inflight.free().wrapping_sub(parts).cast_signed() < self.direct_from {
+        let otherwise = self.inflight.free().wrapping_sub(parts).cast_signed() < self.direct_from;
+        if otherwise || !self.inflight.has_run(parts) {
             return self.add_otherwise(readable, writable);
         }
-        let Some(chain) = Self::admit(&readable, &writable) else {
-            return Err(self.refuse(readable, writable));
-        };
-        if !self.inflight.has_run(parts) {
-            self.inflight.make_run(parts);
+        match Self::admit(&readable, &writable) {
+            Some(chain) => self.fill_straight(chain, readable, writable),
+            None => Err(self.refuse(readable, writable)),
         }
-        self.fill_ring::<false, R, W>(ByteOrder::Little, chain, readable, writable)
     }
 
     /// The same for chains that go into tables of their own, for big-endian rings, for those that remember or take their
-    /// slots in order, and where there is no room.
+    /// slots in order, where free descriptors have to be put together first, and where there is no room.
     #[inline(never)]
     fn add_otherwise<const R: usize, const W: usize>(
         &mut self,
@@ -82,7 +81,7 @@ impl<B: Lease> Ring<B> {
             return Ok(self.fill_table(chain, readable, writable));
         }
         self.inflight.make_run(chain.parts.into());
-        self.fill_ring::<true, R, W>(self.split.order(), chain, readable, writable)
+        self.fill_path(chain, readable, writable)
     }
 
     /// The chain goes back to the caller, with the reason.
@@ -139,32 +138,68 @@ impl<B: Lease> Ring<B> {
         fault.into()
     }
 
-    /// One descriptor of the ring's own table for each buffer: those of the run that the caller made. `order` is a
-    /// constant on the common way. Only with `REMEMBER` it is looked at whether the ring remembers.
+    /// One descriptor of the ring's own table, of a little-endian ring that remembers nothing, for each buffer: those of
+    /// the straight run that the caller has found.
     #[inline(always)]
-    fn fill_ring<const REMEMBER: bool, const R: usize, const W: usize>(
+    fn fill_straight<const R: usize, const W: usize>(
         &mut self,
-        order: ByteOrder,
         chain: Admitted,
         readable: [B; R],
         writable: [B; W],
     ) -> Result<Token, Refused<B, R, W>> {
-        let table = self.split.table();
+        let (first, count) = (self.inflight.first(), usize::from(chain.parts));
+        let Some(table) = self.split.table().run(first as usize, count) else {
+            return Err(self.refuse(readable, writable));
+        };
+        let Some(run) = self.inflight.take_straight(chain.parts) else {
+            return Err(self.refuse(readable, writable));
+        };
+        let Straight { head, places, record, token } = run;
+        let mut fill = Fill { written: &mut [], order: ByteOrder::Little };
+        let last = places.len().wrapping_sub(1);
+        let mut index = 0usize;
+        let mut put = |buf: B, flags: u16| {
+            let next = (index != last).then(|| head.wrapping_add(index as u32).wrapping_add(1));
+            let desc = table.cell(index);
+            fill.put(buf, flags, index, next, desc.zip(places.get_mut(index)));
+            index = index.wrapping_add(1);
+        };
+        for buf in readable {
+            put(buf, 0);
+        }
+        for buf in writable {
+            put(buf, DESC_F_WRITE);
+        }
+        let entry = self.split.push(ByteOrder::Little, head);
+        Ok(record.start(token, head, chain.parts, chain.writable, entry))
+    }
+
+    /// The same for any ring, and any run that the caller made.
+    #[inline(always)]
+    fn fill_path<const R: usize, const W: usize>(
+        &mut self,
+        chain: Admitted,
+        readable: [B; R],
+        writable: [B; W],
+    ) -> Result<Token, Refused<B, R, W>> {
+        let (table, order) = (self.split.table(), self.split.order());
         let Some(run) = self.inflight.take_run::<R, W>(table.len(), chain.parts) else {
             return Err(self.refuse(readable, writable));
         };
         let Run { head, path: (first, second), places, record, token } = run;
-        let written = if REMEMBER { &mut self.written[..] } else { &mut [] };
-        let mut fill = Fill { table, written, order, places };
+        let mut fill = Fill { written: &mut self.written, order };
         let at = |i: usize| first.get(i).or_else(|| second.get(i.wrapping_sub(R))).copied();
         let mut index = 0usize;
-        for buf in readable {
-            fill.put(buf, 0, at(index), at(index.wrapping_add(1)));
+        let mut put = |buf: B, flags: u16| {
+            let place = at(index).unwrap_or(NIL) as usize;
             index = index.wrapping_add(1);
+            fill.put(buf, flags, place, at(index), table.cell(place).zip(places.get_mut(place)));
+        };
+        for buf in readable {
+            put(buf, 0);
         }
         for buf in writable {
-            fill.put(buf, DESC_F_WRITE, at(index), at(index.wrapping_add(1)));
-            index = index.wrapping_add(1);
+            put(buf, DESC_F_WRITE);
         }
         let entry = self.split.push(order, head);
         Ok(record.start(token, head, chain.parts, chain.writable, entry))
@@ -225,19 +260,24 @@ impl<B: Lease> Ring<B> {
 }
 
 /// A chain on its way into the ring's table. A type, and no closure, because its one method must be inlined.
-struct Fill<'a, B> {
-    table: Pairs64View<'a>,
+struct Fill<'a> {
     /// What the table holds, where that is remembered.
     written: &'a mut [Written],
     order: ByteOrder,
-    places: &'a mut [Place<B>],
 }
 
-impl<B: Lease> Fill<'_, B> {
+impl Fill<'_> {
+    /// `at` is for [`Fill::written`]: the descriptor's number in the table.
     #[inline(always)]
-    fn put(&mut self, buf: B, flags: u16, at: Option<u32>, next: Option<u32>) {
-        let at = at.unwrap_or(NIL) as usize;
-        let (Some(place), Some(desc)) = (self.places.get_mut(at), self.table.cell(at)) else {
+    fn put<B: Lease>(
+        &mut self,
+        buf: B,
+        flags: u16,
+        at: usize,
+        next: Option<u32>,
+        to: Option<(Pair64<'_>, &mut Place<B>)>,
+    ) {
+        let Some((desc, place)) = to else {
             // Does not happen: who made the path was there. A drop would have to be able to unwind.
             core::mem::forget(buf);
             return;

@@ -1,6 +1,7 @@
 //! Building a descriptor chain (VIRTIO 1.4 §2.7.4, §2.7.13.1).
 
 use super::indirect::{SMALL, Table};
+use super::runs::bend;
 use super::split::Desc;
 use super::{Ring, Token};
 use crate::error::ChainFault;
@@ -22,6 +23,8 @@ pub struct Chain<'r, B: Lease> {
     table: Option<Table>,
     head: u32,
     tail: u32,
+    /// What the record of the chain has in its tail besides, because of the places that were taken.
+    mark: u32,
     /// The last part, which is written when it is known whether another follows.
     pending: Desc,
     parts: u16,
@@ -46,6 +49,7 @@ impl<'r, B: Lease> Chain<'r, B> {
             table: None,
             head: 0,
             tail: 0,
+            mark: 0,
             pending: Desc::default(),
             parts: 0,
             total: 0,
@@ -82,7 +86,7 @@ impl<'r, B: Lease> Chain<'r, B> {
         if self.indirect && self.parts > 1 {
             self.ring.lead_to_table(self.head, self.current_table(), self.parts);
         }
-        let (head, tail, parts) = (self.head, self.tail, self.parts);
+        let (head, tail, parts) = (self.head, self.tail | self.mark, self.parts);
         // From here on the chain is the ring's: nothing to roll back.
         self.parts = 0;
         Ok(self.ring.make_available(self.ring.split.order(), head, tail, parts, self.writable))
@@ -135,6 +139,7 @@ impl<'r, B: Lease> Chain<'r, B> {
             let place = inflight.take().ok_or(Fault::Full { need, free: u32::from(self.parts) })?;
             if self.parts != 0 {
                 inflight.link(self.tail, place);
+                self.mark |= bend(self.tail, place);
             }
             return Ok(place);
         }
@@ -208,7 +213,8 @@ impl<B: Lease> Drop for Chain<'_, B> {
     #[inline(always)]
     fn drop(&mut self) {
         if self.parts != 0 {
-            roll_back(self.ring, self.table.is_some(), self.head, self.tail, self.parts);
+            let tail = self.tail | self.mark;
+            roll_back(self.ring, self.table.is_some(), self.head, tail, self.parts);
         }
     }
 }

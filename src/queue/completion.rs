@@ -19,6 +19,8 @@ pub struct Completion<'r, B> {
     pub(super) head: u32,
     pub(super) tail: u32,
     pub(super) parts: u16,
+    /// Whether it lies in descriptors side by side, which went back to the free ones when it ended.
+    pub(super) straight: bool,
     /// Place of the next buffer to hand out.
     pub(super) at: u32,
     /// Buffers not handed out.
@@ -47,6 +49,11 @@ impl<B> Completion<'_, B> {
         match self.left.checked_sub(N as u16) {
             Some(left) if N <= usize::from(u16::MAX) => {
                 self.left = left;
+                if self.straight
+                    && let Some(bufs) = self.inflight.take_bufs(&mut self.at)
+                {
+                    return bufs;
+                }
                 core::array::from_fn(|_| self.inflight.take_buf(&mut self.at))
             }
             _ => core::array::from_fn(|_| self.next()),
@@ -82,9 +89,7 @@ impl<B> Drop for Completion<'_, B> {
         if core::mem::needs_drop::<B>() && self.left != 0 {
             drop_rest(self.inflight, self.at, self.left);
         }
-        if self.inflight.is_simple(self.tail) {
-            self.inflight.give_back_run(self.head, self.parts);
-        } else {
+        if !self.straight {
             give_back_special(self.inflight, self.tables, self.head, self.tail, self.parts);
         }
     }
@@ -98,7 +103,8 @@ fn drop_rest<B>(inflight: &mut InFlight<B>, mut at: u32, left: u16) {
     }
 }
 
-/// A chain in an indirect table, or slots in ring order.
+/// A chain in an indirect table, one that is not straight, or slots in ring order. Out of line: the drop of a completion
+/// is inlined only while it is small, and one that is called needs the completion in memory.
 #[inline(never)]
 fn give_back_special<B>(
     inflight: &mut InFlight<B>,

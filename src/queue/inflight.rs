@@ -4,17 +4,13 @@
 //! table changes nothing here.
 //!
 //! A *place* holds one buffer. Places `0..size` are the ring's descriptors; those above belong to parts of
-//! indirect chains after the first, which take no descriptor. `next` links the places of a chain.
-//!
-//! Free descriptors form *runs*, each of places that are linked already, and runs a list through the records of their
-//! heads. A chain that comes back is a run, and the next one of as many parts takes it whole: what is taken is found
-//! with one look and not with one after the other from place to place, each of which would wait for the one before, from
-//! chain to chain. Where the length is another, runs are joined and cut. In ring order there are no runs, the next is
-//! made when it is wanted.
+//! indirect chains after the first, which take no descriptor. `next` links the places of a chain. Free descriptors are
+//! kept in [`super::runs`].
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
+use super::runs::{CROOKED, place_of};
 use super::{RingConfig, SlotOrder, Token};
 
 /// End of a list.
@@ -27,7 +23,7 @@ pub(super) struct Head {
     generation: u32,
     /// Device-writable bytes of the chain. Of a run: head of the run after it.
     pub(super) writable: u32,
-    /// Place of the last part.
+    /// Place of the last part; with [`CROOKED`] where places do not follow each other by number.
     pub(super) tail: u32,
     /// Number of its entry in the available ring. Of a run: number of its places.
     pub(super) entry: u16,
@@ -45,14 +41,13 @@ impl Head {
 
     /// Makes it the head of a run of free places.
     #[inline(always)]
-    fn free(&mut self, count: u16, after: u32) {
+    pub(super) fn free(&mut self, count: u16, after: u32) {
         (self.writable, self.entry) = (after, count);
     }
 
-    /// Ends the chain's life as one in flight: from here on its id is not a live one. Its places stay taken
-    /// until [`InFlight::give_back`].
+    /// Ends the chain's life as one in flight.
     #[inline(always)]
-    pub(super) fn end(&mut self) {
+    fn end(&mut self) {
         self.parts = 0;
         self.generation = self.generation.wrapping_add(1);
     }
@@ -60,14 +55,14 @@ impl Head {
 
 /// A list of free places.
 #[derive(Debug, Clone, Copy)]
-struct FreeList {
-    first: u32,
-    count: u32,
+pub(super) struct FreeList {
+    pub(super) first: u32,
+    pub(super) count: u32,
 }
 
 /// In ring order, places go back when all older ones have.
 #[derive(Debug)]
-struct RingOrder {
+pub(super) struct RingOrder {
     /// Place of the oldest chain that did not go back.
     oldest: u32,
     /// At each head: parts of a chain that was completed before an older one, else 0.
@@ -82,34 +77,48 @@ pub(super) struct Place<B> {
     pub(super) next: u32,
 }
 
-/// A run that was taken for a chain.
-pub(super) struct Run<'a, B, const R: usize, const W: usize> {
-    pub(super) head: u32,
-    /// Its places, in order.
-    pub(super) path: ([u32; R], [u32; W]),
-    /// The places of all descriptors.
-    pub(super) places: &'a mut [Place<B>],
-    pub(super) record: &'a mut Head,
-    /// A token of the queue.
-    pub(super) token: Token,
-}
-
 /// See the module.
 #[derive(Debug)]
 pub(super) struct InFlight<B> {
     /// A token of slot 0 and generation 0.
-    token: Token,
-    mask: u32,
-    /// Chains whose last part lies below this go back to the list of free descriptors and need nothing else: the
+    pub(super) token: Token,
+    pub(super) mask: u32,
+    /// Chains whose last part lies below this are straight, and go back to the list of free descriptors when they end: the
     /// queue size, or 0 in ring order.
     simple: u32,
     pub(super) heads: Box<[Head]>,
-    places: Box<[Place<B>]>,
-    free: FreeList,
+    pub(super) places: Box<[Place<B>]>,
+    pub(super) free: FreeList,
+    /// Crooked runs that were made since the last time that all were straightened.
+    pub(super) bent: u32,
     /// Free descriptors that are not to be used.
     hidden: u32,
     extra: FreeList,
-    ring_order: Option<RingOrder>,
+    pub(super) ring_order: Option<RingOrder>,
+}
+
+/// A chain in flight, to be ended.
+pub(super) struct Live<'a> {
+    id: u32,
+    pub(super) record: &'a mut Head,
+    free: &'a mut FreeList,
+    simple: u32,
+}
+
+impl Live<'_> {
+    /// Ends it: from here on its id is not a live one. Straight, it goes back to the free descriptors, which nobody takes
+    /// while its [`super::Completion`] is there, and the answer is true; else its places stay taken until
+    /// [`InFlight::give_back`]. `was` is its record.
+    #[inline(always)]
+    pub(super) fn end(self, was: Head) -> bool {
+        self.record.end();
+        let straight = was.tail < self.simple;
+        if straight {
+            self.record.free(was.parts, self.free.first);
+            *self.free = FreeList { first: self.id, count: self.free.count.wrapping_add(was.parts.into()) };
+        }
+        straight
+    }
 }
 
 impl<B> InFlight<B> {
@@ -129,6 +138,7 @@ impl<B> InFlight<B> {
                 .collect(),
             places: (0..places).map(|at| Place { buf: None, next: link(at) }).collect(),
             free: FreeList { first: NIL, count: 0 },
+            bent: 0,
             hidden: 0,
             extra: FreeList { first: size, count: extra },
             ring_order,
@@ -142,7 +152,7 @@ impl<B> InFlight<B> {
     }
 
     #[inline(always)]
-    fn next(&self, at: u32) -> u32 {
+    pub(super) fn next(&self, at: u32) -> u32 {
         self.places.get(at as usize).map_or(NIL, |place| place.next)
     }
 
@@ -164,93 +174,6 @@ impl<B> InFlight<B> {
     #[inline(always)]
     pub(super) fn free_extra(&self) -> u32 {
         self.extra.count
-    }
-
-    /// Whether the first run is of `count` places.
-    #[inline(always)]
-    pub(super) fn has_run(&self, count: u32) -> bool {
-        self.heads.get(self.free.first as usize).is_some_and(|run| u32::from(run.entry) == count)
-    }
-
-    /// Makes the first run one of `count` places, not 0. The caller knows that so many are free.
-    #[cold]
-    #[inline(never)]
-    pub(super) fn make_run(&mut self, count: u32) {
-        let head = self.free.first;
-        if self.ring_order.is_some() {
-            let after = head.wrapping_add(count) & self.mask;
-            self.set_run(head, after.wrapping_sub(1) & self.mask, count, after);
-            return;
-        }
-        let Some(&Head { mut tail, entry, writable: mut after, .. }) = self.heads.get(head as usize) else {
-            return;
-        };
-        let mut have = u32::from(entry);
-        while have < count {
-            let Some(&Head { tail: end, entry, writable: next, .. }) = self.heads.get(after as usize) else {
-                return;
-            };
-            self.link(tail, after);
-            (tail, after, have) = (end, next, have.wrapping_add(entry.into()));
-        }
-        if have > count {
-            let mut last = head;
-            for _ in 1..count {
-                last = self.next(last);
-            }
-            let rest = self.next(last);
-            self.set_run(rest, tail, have.wrapping_sub(count), after);
-            (tail, after) = (last, rest);
-        }
-        self.set_run(head, tail, count, after);
-    }
-
-    /// Writes down a run of `count` places, at most the size of the ring.
-    fn set_run(&mut self, head: u32, tail: u32, count: u32, after: u32) {
-        if let Some(run) = self.heads.get_mut(head as usize) {
-            run.tail = tail;
-            run.free(count as u16, after);
-        }
-    }
-
-    /// Takes the first run for a chain of `parts`, R and W together, which it has. All places are looked at before
-    /// anything is changed. `None` does not happen: places lead to places.
-    #[inline(always)]
-    pub(super) fn take_run<const R: usize, const W: usize>(
-        &mut self,
-        size: usize,
-        parts: u16,
-    ) -> Option<Run<'_, B, R, W>> {
-        let head = self.free.first;
-        let record = self.heads.get_mut(head as usize)?;
-        let places = self.places.get_mut(..size)?;
-        let (mut first, mut second) = ([0; R], [0; W]);
-        let mut at = head;
-        for slot in &mut first {
-            *slot = at;
-            at = places.get(at as usize)?.next;
-        }
-        for slot in &mut second {
-            *slot = at;
-            at = places.get(at as usize)?.next;
-        }
-        self.free = FreeList { first: record.writable, count: self.free.count.wrapping_sub(parts.into()) };
-        Some(Run { head, path: (first, second), places, record, token: self.token })
-    }
-
-    /// Takes a descriptor.
-    #[inline(always)]
-    pub(super) fn take(&mut self) -> Option<u32> {
-        if self.free.count == 0 {
-            return None;
-        }
-        if !self.has_run(1) || self.ring_order.is_some() {
-            self.make_run(1);
-        }
-        let at = self.free.first;
-        let after = self.heads.get(at as usize)?.writable;
-        self.free = FreeList { first: after, count: self.free.count.wrapping_sub(1) };
-        Some(at)
     }
 
     /// Takes a place for a further part of the indirect chain that ends at `after`.
@@ -307,12 +230,12 @@ impl<B> InFlight<B> {
         head.is_live().then(|| (head, self.token.of(id, head.generation)))
     }
 
-    /// As [`InFlight::chain`], and the record itself, to be ended by [`Head::end`].
+    /// As [`InFlight::chain`], to be ended by [`Live::end`].
     #[inline(always)]
-    pub(super) fn chain_mut(&mut self, id: u32) -> Option<(&mut Head, Token)> {
-        let head = self.heads.get_mut(id as usize)?;
-        let token = self.token.of(id, head.generation);
-        head.is_live().then_some((head, token))
+    pub(super) fn chain_mut(&mut self, id: u32) -> Option<(Live<'_>, Token)> {
+        let record = self.heads.get_mut(id as usize)?;
+        let token = self.token.of(id, record.generation);
+        record.is_live().then_some((Live { id, record, free: &mut self.free, simple: self.simple }, token))
     }
 
     /// Whether the token's chain is in flight.
@@ -321,11 +244,11 @@ impl<B> InFlight<B> {
             && self.chain(u32::from(token.slot())).is_some_and(|(_, current)| current == token)
     }
 
-    /// [`Head::end`] of the chain at `head`.
-    pub(super) fn end(&mut self, head: u32) {
-        if let Some((record, _)) = self.chain_mut(head) {
-            record.end();
-        }
+    /// [`Live::end`] of the chain at `head`.
+    pub(super) fn end(&mut self, head: u32) -> bool {
+        let Some((live, _)) = self.chain_mut(head) else { return false };
+        let was = *live.record;
+        live.end(was)
     }
 
     /// Takes the buffer at `at` and steps on.
@@ -336,43 +259,26 @@ impl<B> InFlight<B> {
         place.buf.take()
     }
 
-    /// Whether a chain whose last part is at `tail` lies in descriptors that go back to the list of free ones as they
-    /// are.
+    /// The same for the `N` places from `at` on, of a straight chain. `None` does not happen.
+    #[inline(always)]
+    pub(super) fn take_bufs<const N: usize>(&mut self, at: &mut u32) -> Option<[Option<B>; N]> {
+        let start = *at as usize;
+        let places: &mut [Place<B>; N] =
+            self.places.get_mut(start..start.saturating_add(N))?.try_into().ok()?;
+        *at = at.wrapping_add(N as u32);
+        Some(places.each_mut().map(|place| place.buf.take()))
+    }
+
+    /// Whether a chain whose record has `tail` lies in descriptors that go back to the list of free ones as they are.
     #[inline(always)]
     pub(super) fn is_plain(&self, tail: u32) -> bool {
-        tail < self.simple
+        place_of(tail) < self.simple
     }
 
-    /// Whether a chain whose last part is at `tail` lies in an indirect table.
+    /// Whether a chain whose record has `tail` lies in an indirect table.
     #[inline(always)]
     pub(super) fn in_table(&self, tail: u32) -> bool {
-        tail > self.mask
-    }
-
-    /// Whether a chain whose last part is at `tail` needs no more than [`InFlight::give_back_run`]. All else is
-    /// kept out of line: the drop of a completion is inlined only while it is small, and one that is called needs the
-    /// completion in memory.
-    #[inline(always)]
-    pub(super) fn is_simple(&self, tail: u32) -> bool {
-        tail < self.simple
-    }
-
-    /// Puts the places of a chain, as its record knows them, back into the list of free ones.
-    #[inline(always)]
-    pub(super) fn give_back_run(&mut self, head: u32, parts: u16) {
-        let FreeList { first, count } = self.free;
-        if let Some(run) = self.heads.get_mut(head as usize) {
-            run.free(parts, first);
-            self.free = FreeList { first: head, count: count.wrapping_add(parts.into()) };
-        }
-    }
-
-    /// The same for places from `head` to `tail`.
-    fn put_run(&mut self, head: u32, tail: u32, count: u16) {
-        if let Some(run) = self.heads.get_mut(head as usize) {
-            run.tail = tail;
-        }
-        self.give_back_run(head, count);
+        tail > self.mask && tail < CROOKED
     }
 
     /// Puts the places from `head` to `tail`, `parts` of them, back.

@@ -25,6 +25,7 @@ mod indirect;
 mod inflight;
 mod layout;
 mod ring;
+mod runs;
 mod split;
 mod standing;
 pub mod suppress;

@@ -250,26 +250,22 @@ impl<B: Lease> Ring<B> {
             return Ok(None);
         }
         let (id, len) = self.split.used();
-        let Some((record, token)) = self.inflight.chain_mut(id) else {
+        let Some((live, token)) = self.inflight.chain_mut(id) else {
             return Err(self.break_off(self.bad_id(id)));
         };
-        let head = *record;
+        let head = *live.record;
         // A chain that was added and not published is not the device's to give back.
         let unpublished = self.split.unpublished();
         if unpublished != 0 && head.entry.wrapping_sub(self.split.published()) < unpublished {
             return Err(self.break_off(Violation::UsedIdNotHead { id }));
         }
-        let mut written = len;
-        if len > head.writable {
-            written = self.too_long(id, len, head.writable)?;
-        } else {
-            record.end();
-        }
+        let (written, straight) =
+            if len > head.writable { self.too_long(id, len, head.writable)? } else { (len, live.end(head)) };
         self.split.advance();
-        // What was freed last is filled first.
+        // What was freed last is filled first. A line holds four descriptors: of a chain that is not longer, what lies in
+        // the next line is the head of another.
         if self.written.is_empty() {
             self.split.will_write(id);
-            self.split.will_write(head.tail);
         }
         Ok(Some(Completion {
             token,
@@ -278,6 +274,7 @@ impl<B: Lease> Ring<B> {
             head: id,
             tail: head.tail,
             parts: head.parts,
+            straight,
             at: id,
             left: head.parts,
             inflight: &mut self.inflight,
@@ -315,16 +312,16 @@ impl<B: Lease> Ring<B> {
         if id >= size { Violation::UsedIdRange { id, size } } else { Violation::UsedIdNotHead { id } }
     }
 
-    /// D9, D11: more bytes than chain `id` had room for. Ends the chain if the ring can live with that.
+    /// D9, D11: more bytes than chain `id` had room for. Ends the chain, as [`InFlight::end`], if the ring can live with
+    /// that.
     #[cold]
-    fn too_long(&mut self, id: u32, written: u32, capacity: u32) -> Result<u32> {
+    fn too_long(&mut self, id: u32, written: u32, capacity: u32) -> Result<(u32, bool)> {
         // A chain without a device-writable byte has nothing that could be believed wrongly.
         if self.strict && capacity != 0 {
             return Err(self.break_off(Violation::UsedLenTooLarge { written, capacity }));
         }
         self.counters.clamped = self.counters.clamped.wrapping_add(1);
-        self.inflight.end(id);
-        Ok(capacity)
+        Ok((capacity, self.inflight.end(id)))
     }
 
     #[cold]
@@ -418,7 +415,7 @@ impl<B: Lease> Ring<B> {
         live.sort_by_key(|&at| core::cmp::Reverse(age(at)));
         for at in live {
             let Some((head, token)) = self.inflight.chain(at) else { continue };
-            self.inflight.end(at);
+            let straight = self.inflight.end(at);
             let mut chain = Completion {
                 token,
                 written: 0,
@@ -426,6 +423,7 @@ impl<B: Lease> Ring<B> {
                 head: at,
                 tail: head.tail,
                 parts: head.parts,
+                straight,
                 at,
                 left: head.parts,
                 inflight: &mut self.inflight,

@@ -8,6 +8,7 @@ use core::mem::ManuallyDrop;
 
 use super::inflight::{Head, InFlight};
 use super::ring::Written;
+use super::runs::place_of;
 use super::split::{Desc, encode_rest};
 use super::{Completion, Ring, Token};
 use crate::error::ChainFault;
@@ -37,17 +38,20 @@ impl Head {
 }
 
 impl<B> InFlight<B> {
-    /// Has the chain at `head`, whose `parts` places were taken and are not in flight any more, stand.
+    /// Has the chain at `head`, of `parts` places, stand, which has just ended. `free`: it is the free run in front.
     #[inline(always)]
-    pub(super) fn stand(&mut self, head: u32, parts: u16) {
+    fn stand(&mut self, head: u32, parts: u16, free: bool) {
+        if free {
+            self.take_back(head, parts);
+        }
         if let Some(record) = self.heads.get_mut(head as usize) {
             record.parts = parts | STANDS;
         }
     }
 
-    /// Place of the last part of the chain that stands at `head`, if one does.
+    /// What the record of the chain that stands at `head`, if one does, has as its tail.
     #[inline(always)]
-    pub(super) fn standing(&self, head: u32) -> Option<u32> {
+    fn standing(&self, head: u32) -> Option<u32> {
         let record = self.heads.get(head as usize)?;
         record.stands().then_some(record.tail)
     }
@@ -75,7 +79,7 @@ impl<B: Lease> Completion<'_, B> {
         if self.parts != PARTS || self.left != PARTS || !self.inflight.is_plain(self.tail) {
             return None;
         }
-        let last = self.inflight.buf(self.tail)?;
+        let last = self.inflight.buf(place_of(self.tail))?;
         // Writable buffers come last: these are one, or two.
         let beside = self.capacity.checked_sub(last.len())?;
         let middle = self.inflight.buf(self.inflight.following(self.head))?;
@@ -93,7 +97,8 @@ impl<B: Lease> Completion<'_, B> {
         let mut this = ManuallyDrop::new(self);
         let (head, mut middle) = (this.head, this.inflight.following(this.head));
         let buf = this.inflight.take_buf(&mut middle);
-        this.inflight.stand(head, PARTS);
+        let free = this.straight;
+        this.inflight.stand(head, PARTS, free);
         buf
     }
 }
@@ -125,7 +130,8 @@ impl<B: Lease> Ring<B> {
             return Err(self.cannot_resend());
         };
         let middle = self.inflight.following(head);
-        let (Some(first), Some(last)) = (self.inflight.buf(head), self.inflight.buf(tail)) else {
+        let end = place_of(tail);
+        let (Some(first), Some(last)) = (self.inflight.buf(head), self.inflight.buf(end)) else {
             return Err(self.cannot_resend());
         };
         let (len, beside) = (u64::from(buf.len()), u64::from(last.len()));
@@ -137,7 +143,7 @@ impl<B: Lease> Ring<B> {
         prepare(first, last)?;
         // Fits: the total does.
         let capacity = beside.wrapping_add(if writable { len } else { 0 }) as u32;
-        self.write_middle(middle, tail, &buf, if writable { DESC_F_WRITE } else { 0 });
+        self.write_middle(middle, end, &buf, if writable { DESC_F_WRITE } else { 0 });
         self.inflight.put(middle, buf);
         Ok(self.make_available(self.split.order(), head, tail, PARTS, capacity))
     }
@@ -172,7 +178,7 @@ impl<B: Lease> Ring<B> {
         if self.is_broken() {
             return None;
         }
-        let (mut first, mut last) = (head, self.inflight.standing(head)?);
+        let (mut first, mut last) = (head, place_of(self.inflight.standing(head)?));
         let bufs = [self.inflight.take_buf(&mut first)?, self.inflight.take_buf(&mut last)?];
         self.inflight.dismiss(head);
         Some(bufs)
