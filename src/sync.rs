@@ -62,6 +62,16 @@ pub mod mutants {
         StaleUsedEvent,
         /// The last entry of an indirect table is left out.
         IndirectShort,
+        /// A chain that stands goes out again with the header of its life before.
+        ResendUnprepared,
+        /// A chain that stands goes out again with the middle of its life before.
+        ResendStale,
+        /// A chain that is over leaves its token good for the next one in its slot.
+        SameLife,
+        /// A ring that remembers takes every descriptor for what it should be.
+        RememberStale,
+        /// A ring that remembers does not notice descriptors that were written by another way.
+        NotForgotten,
         /// `DeviceRing::available` loads `avail.idx` relaxed.
         AvailRelaxed,
         /// `DeviceRing::publish_used` stores `used.idx` relaxed.

@@ -13,6 +13,7 @@ use crate::mem::lease::Lease;
 use crate::spec::ByteOrder;
 use crate::spec::split::DESC_F_WRITE;
 use crate::sync::Ordering::Relaxed;
+use crate::sync::mutant;
 
 /// A chain that was not accepted, with its buffers. The ring is as it was.
 ///
@@ -292,7 +293,7 @@ impl Fill<'_> {
             Some(written) => core::mem::replace(written, (addr, rest)) == (addr, rest),
             None => false,
         };
-        if !same {
+        if !same && !mutant!(RememberStale) {
             // Relaxed: the release of `avail.idx` in `publish` orders both.
             desc.store_first(addr, Relaxed);
             desc.store_second(rest, Relaxed);

@@ -7,6 +7,7 @@ use super::{Ring, Token};
 use crate::error::ChainFault;
 use crate::mem::lease::Lease;
 use crate::spec::split::DESC_F_WRITE;
+use crate::sync::mutant;
 use crate::{Error, Result};
 
 /// A chain under construction: device-readable buffers first, then device-writable ones.
@@ -187,7 +188,9 @@ impl<'r, B: Lease> Chain<'r, B> {
     fn write_pending(&mut self, next: Option<u32>) {
         // A single part needs no table: it goes into the ring's own (next is None, parts is 1).
         if !self.indirect || (next.is_none() && self.parts == 1) {
-            self.ring.forget(self.tail);
+            if !mutant!(NotForgotten) {
+                self.ring.forget(self.tail);
+            }
             self.ring.split.write_desc(self.tail, self.pending, next);
         } else if let Some(tables) = &self.ring.tables {
             let at = self.parts.wrapping_sub(1);

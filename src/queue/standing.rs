@@ -14,6 +14,7 @@ use super::{Completion, Ring, Token};
 use crate::error::ChainFault;
 use crate::mem::lease::Lease;
 use crate::spec::split::DESC_F_WRITE;
+use crate::sync::mutant;
 use crate::{Error, Result};
 
 /// Set in the number of parts of a chain that stands: its buffers lie in their places, and the device has it not. No chain
@@ -140,7 +141,9 @@ impl<B: Lease> Ring<B> {
             let fault = if len == 0 { ChainFault::EmptyBuffer } else { ChainFault::TooManyBytes };
             return Err(fault.into());
         }
-        prepare(first, last)?;
+        if !mutant!(ResendUnprepared) {
+            prepare(first, last)?;
+        }
         // Fits: the total does.
         let capacity = beside.wrapping_add(if writable { len } else { 0 }) as u32;
         self.write_middle(middle, end, &buf, if writable { DESC_F_WRITE } else { 0 });
@@ -155,7 +158,7 @@ impl<B: Lease> Ring<B> {
         let rest = encode_rest(order, buf.len(), flags, Some(next as u16));
         let new: Written = (order.u64(buf.device_addr()), rest);
         if let Some(written) = self.written.get_mut(at) {
-            if *written == new {
+            if *written == new || mutant!(ResendStale) {
                 return;
             }
             *written = new;

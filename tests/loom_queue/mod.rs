@@ -29,6 +29,16 @@ enum Doorbell {
 pub(crate) struct ModelPort {
     doorbell: Doorbell,
     event: Arc<Bell>,
+    /// Not loom's: whoever sleeps first takes what is in it, and nobody is interrupted in that.
+    first_sleep: std::sync::Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+impl ModelPort {
+    /// Has `act` be done by the first who sleeps on the device, when it has asked for a notification and before it
+    /// sleeps: threads that begin only then leave the interleavings before it to other models.
+    pub(crate) fn at_first_sleep(&self, act: impl FnOnce() + Send + 'static) {
+        *self.first_sleep.lock().unwrap() = Some(Box::new(act));
+    }
 }
 
 impl Port for ModelPort {
@@ -49,6 +59,10 @@ impl Port for ModelPort {
     }
 
     fn sleep(&self, _limit: Duration) -> Result<()> {
+        let act = self.first_sleep.lock().unwrap().take();
+        if let Some(act) = act {
+            act();
+        }
         self.event.wait();
         Ok(())
     }
@@ -110,7 +124,7 @@ fn ends(size: u16) -> (Ring<RawRange>, DeviceRing) {
 }
 
 fn share(ring: Ring<RawRange>, doorbell: Doorbell, event: Arc<Bell>) -> Shared<RingLane<ModelPort>> {
-    let port = loom::sync::Arc::new(ModelPort { doorbell, event });
+    let port = loom::sync::Arc::new(ModelPort { doorbell, event, first_sleep: std::sync::Mutex::default() });
     Shared::new(RingLane { ring, port }, Duration::ZERO)
 }
 

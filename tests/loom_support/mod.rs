@@ -18,38 +18,21 @@ static ONE_AT_A_TIME: std::sync::Mutex<()> = std::sync::Mutex::new(());
 /// fault; then with each of the mutants (three at least), of which it must find every one. Prints the rows of
 /// the table that `make loom` shows.
 pub(crate) fn model(name: &str, mutants: &[Mutant], f: impl Fn() + Send + Sync + 'static) {
-    bounded(name, None, mutants, f);
-}
-
-/// The same for models of three threads and several locks, whose interleavings are too many: every execution in
-/// which at most `preemptions` times a thread is interrupted that could have gone on. The name of the model says
-/// so in the table.
-pub(crate) fn model_within(
-    name: &str,
-    preemptions: usize,
-    mutants: &[Mutant],
-    f: impl Fn() + Send + Sync + 'static,
-) {
-    bounded(&format!("{name}, up to {preemptions} preemptions"), Some(preemptions), mutants, f);
-}
-
-fn bounded(name: &str, preemptions: Option<usize>, mutants: &[Mutant], f: impl Fn() + Send + Sync + 'static) {
     assert!(mutants.len() >= 3, "{name}: a model with fewer than three mutants proves little");
     let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let f: Arc<dyn Fn() + Send + Sync> = Arc::new(f);
     mutants::choose(Mutant::None);
-    let (executions, seconds) = match explore(&f, preemptions) {
+    let (executions, seconds) = match explore(&f) {
         (Ok(()), executions, seconds) => (executions, seconds),
         (Err(fault), executions, _) => panic!("{name}: execution {executions} fails: {}", text(&*fault)),
     };
-    let verdict = if preemptions.is_none() { "exhausted" } else { "bounded" };
-    row(name, "-", verdict, executions, seconds);
+    row(name, "-", "exhausted", executions, seconds);
     let mut survivors = Vec::new();
     for &mutant in mutants {
         mutants::choose(mutant);
         let hook = take_hook();
         set_hook(Box::new(|_| {}));
-        let (outcome, executions, seconds) = explore(&f, preemptions);
+        let (outcome, executions, seconds) = explore(&f);
         set_hook(hook);
         mutants::choose(Mutant::None);
         let verdict = if outcome.is_err() { "killed" } else { "survived" };
@@ -61,15 +44,12 @@ fn bounded(name: &str, preemptions: Option<usize>, mutants: &[Mutant], f: impl F
     assert!(survivors.is_empty(), "{name}: mutants survive: {survivors:?}");
 }
 
-/// Every execution of the model, or those up to the first that fails. Without bounds but the one given, whatever
+/// Every execution of the model, or those up to the first that fails. Without any bound, whatever
 /// loom's variables in the environment say: they would make "exhausted" a lie.
-fn explore(
-    f: &Arc<dyn Fn() + Send + Sync>,
-    preemptions: Option<usize>,
-) -> (Result<(), Box<dyn Any + Send>>, usize, Duration) {
+fn explore(f: &Arc<dyn Fn() + Send + Sync>) -> (Result<(), Box<dyn Any + Send>>, usize, Duration) {
     let executions = Arc::new(AtomicUsize::new(0));
     let mut builder = loom::model::Builder::new();
-    (builder.preemption_bound, builder.max_permutations, builder.max_duration) = (preemptions, None, None);
+    (builder.preemption_bound, builder.max_permutations, builder.max_duration) = (None, None, None);
     let (f, count) = (f.clone(), executions.clone());
     let start = Instant::now();
     let outcome = catch_unwind(AssertUnwindSafe(|| {
