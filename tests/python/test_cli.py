@@ -7,6 +7,8 @@ import importlib.util
 import json
 import os
 import pty
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -17,7 +19,7 @@ import pytest
 
 import virtio
 from virtio import testing
-from virtio.cli import doctor, info, main
+from virtio.cli import _parser, doctor, info, main
 from virtio.cli.output import size
 
 
@@ -53,8 +55,18 @@ def test_the_entry_point_and_python_m_are_the_same() -> None:
 )
 def test_help_has_examples_and_exit_codes(capsys: pytest.CaptureFixture[str], words: list[str]) -> None:
     out, _ = run(capsys, *words, "--help")
-    assert "exit codes:" in out
-    assert words == ["block"] or "examples:\n  virtio " in out
+    shown, _, codes = out.partition("examples:\n")[2].partition("\n\nexit codes:\n")
+    assert codes and shown
+    for line in shown.splitlines():
+        assert "virtio " in line
+        # What a shell would take for a pattern is quoted.
+        assert "?" not in re.sub("'[^']*'", "", line), line
+        for part in line.partition("2>")[0].split(" | "):
+            program, *rest = shlex.split(part)
+            if program != "virtio":
+                assert program in ("head", "xxd"), line
+            elif not {"COMMAND", "VERB"} & {*rest}:
+                _parser().parse_args(rest)
 
 
 def test_help_needs_nothing_but_argparse() -> None:

@@ -50,29 +50,38 @@ class _Parser(argparse.ArgumentParser):
         )
 
 
+def _group(commands: argparse._SubParsersAction[_Parser], name: str, help: str, examples: str) -> _Parser:
+    indented = "".join(f"  {line}\n" for line in examples.splitlines())
+    return commands.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.", examples=indented)
+
+
 def _command(commands: argparse._SubParsersAction[_Parser], name: str, help: str, examples: str) -> _Parser:
-    indented = "".join(f"  virtio {line}\n" for line in examples.splitlines())
-    command = commands.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.", examples=indented)
+    command = _group(commands, name, help, examples)
     command.add_argument("--json", action="store_true", help="print one JSON object")
     return command
 
 
 def _block(commands: argparse._SubParsersAction[_Parser]) -> None:
-    block = commands.add_parser("block", help="read, write or measure a block device")
+    block = _group(
+        commands, "block", "read, write or measure a block device",
+        "virtio block read 'soft:block?path=disk.img' -o copy.img\nvirtio block bench soft:block\n"
+        "virtio block VERB --help",
+    )
     verbs = block.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=_Parser)
 
     read = _command(
         verbs, "read", "copy a block device, or a part of it, to a file or standard output",
-        "block read soft:block?path=disk.img -o copy.img\nblock read soft:block --length 512 | xxd",
+        "virtio block read 'soft:block?path=disk.img' -o copy.img\nvirtio block read soft:block --length 512 | xxd",
     )
     write = _command(
         verbs, "write", "copy a file, or standard input, to a block device, and flush it",
-        "block write soft:block?path=disk.img image\nhead -c 1M /dev/urandom | virtio block write soft:block -",
+        "virtio block write 'soft:block?path=disk.img' image\nhead -c 1M /dev/urandom | virtio block write soft:block -",
     )
     bench = _command(
         verbs, "bench", "measure reads of a block device, at random places",
-        "block bench soft:block?size=64M\nblock bench soft:block --mode batch --depth 128 --seconds 5 --json\n"
-        "block bench vhost-user:/run/a.sock vhost-user:/run/b.sock",
+        "virtio block bench 'soft:block?size=64M'\n"
+        "virtio block bench soft:block --mode batch --depth 128 --seconds 5 --json\n"
+        "virtio block bench vhost-user:/run/a.sock vhost-user:/run/b.sock",
     )
     for verb in (read, write, bench):
         several = {"nargs": "+", "metavar": "address"} if verb is bench else {}
@@ -104,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
 
     ls = _command(
         commands, "ls", "list the devices of this machine, without privileges, or those of a QEMU machine",
-        "ls\nls --type block --json\nls 'qtest:/tmp/q.sock?ram=/dev/shm/ram'",
+        "virtio ls\nvirtio ls --type block --json\nvirtio ls 'qtest:/tmp/q.sock?ram=/dev/shm/ram'",
     )
     ls.add_argument("address", nargs="?", help="a QEMU machine, qtest:SOCKET?ram=FILE; this machine unless told")
     ls.add_argument("--type", help="devices of this type only, by name or number: block, net, 4")
@@ -113,14 +122,14 @@ def _parser() -> argparse.ArgumentParser:
 
     info = _command(
         commands, "info", "show a device: features, configuration, queues, status",
-        "info soft:block\ninfo 'soft:entropy?transport=mmio-legacy' --json",
+        "virtio info soft:block\nvirtio info 'soft:entropy?transport=mmio-legacy' --json",
     )
     info.add_argument("address", help="the device; it is reset, and must not be in use")
     info.set_defaults(module="info")
 
     diff = _command(
         commands, "diff", "show what two devices have not in common; exit code 1 where they differ",
-        "diff soft:block 'soft:block?transport=pci-legacy'",
+        "virtio diff soft:block 'soft:block?transport=pci-legacy'",
     )
     diff.add_argument("a", help="a device")
     diff.add_argument("b", help="another")
@@ -128,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
 
     doctor = _command(
         commands, "doctor", "look for what stands in the way of user-space drivers here, and say what mends it",
-        "doctor\ndoctor --json",
+        "virtio doctor\nvirtio doctor --json",
     )
     doctor.set_defaults(module="doctor")
 
@@ -136,7 +145,7 @@ def _parser() -> argparse.ArgumentParser:
 
     demo = _command(
         commands, "demo", "read and write a block device through the whole stack, check the data, measure",
-        "demo\ndemo --transport mmio-legacy\ndemo --vhost-user\ndemo --json 2>/dev/null",
+        "virtio demo\nvirtio demo --transport mmio-legacy\nvirtio demo --vhost-user\nvirtio demo --json 2>/dev/null",
     )
     which = demo.add_mutually_exclusive_group()
     which.add_argument("--transport", choices=TRANSPORTS, default=TRANSPORTS[0], help="register interface (pci-modern)")
