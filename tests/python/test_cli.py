@@ -238,6 +238,13 @@ def test_a_reader_that_leaves_ends_the_command_quietly() -> None:
     process.stderr.close()
 
 
+@pytest.mark.parametrize("words", [["ls"], ["ls", "--json"], ["info", "soft:block"], ["info", "soft:block", "--json"]])
+def test_an_output_that_cannot_be_written_is_a_failure_and_no_answer(words: list[str]) -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([sys.executable, "-m", "virtio", *words], stdout=full, stderr=subprocess.PIPE, timeout=60)
+    assert (done.returncode, done.stderr) == (4, b"virtio: No space left on device\n")
+
+
 def test_ctrl_c_ends_the_command_with_130() -> None:
     words = [sys.executable, "-m", "virtio", "block", "bench", "soft:block", "--mode", "one", "--seconds", "60"]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -188,10 +188,8 @@ def _run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read the output has enough. What is buffered must not fail again at the exit.
-        import os
-
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read the output has enough.
+        _drop_output()
         return FAILED
     except DeviceNotFoundError as error:
         return _fail(args, error, NOT_FOUND)
@@ -199,6 +197,13 @@ def _run(args: argparse.Namespace) -> int:
         return _fail(args, error, USAGE)
     except OSError as error:
         return _fail(args, error, FAILED)
+
+
+def _drop_output() -> None:
+    """Nothing can be written any more. What is buffered must not fail again at the exit."""
+    import os
+
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(args: argparse.Namespace, error: Exception, code: int) -> int:
@@ -210,5 +215,8 @@ def _fail(args: argparse.Namespace, error: Exception, code: int) -> int:
         import json
 
         told = {"type": type(error).__name__, "errno": getattr(error, "errno", None), "message": text}
-        print(json.dumps({"error": told}))
+        try:
+            print(json.dumps({"error": told}), flush=True)
+        except OSError:
+            _drop_output()
     return code
