@@ -37,6 +37,17 @@ def _size(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text} is no size, such as 4096, 64M or 1G") from None
 
 
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    # What is measured in no time, or in one without an end, is no figure.
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is no time in seconds, such as 0.5 or 10")
+    return seconds
+
+
 class _Parser(argparse.ArgumentParser):
     """Each has an epilogue of examples, and the same options at its end."""
 
@@ -96,7 +107,7 @@ def _block(commands: argparse._SubParsersAction[_Parser]) -> None:
     read.add_argument("-o", "--output", default="-", metavar="FILE", help="where to; standard output unless told")
     write.add_argument("input", help="the file, or - for standard input")
     bench.add_argument("--mode", action="append", choices=MODES, help="one at a time, batches, asyncio; all unless told")
-    bench.add_argument("--seconds", type=float, default=2.0, metavar="S", help="for each mode (2)")
+    bench.add_argument("--seconds", type=_seconds, default=2.0, metavar="S", help="for each mode (2)")
     bench.add_argument("--block-size", type=_size, default=4096, metavar="N", help="bytes of each read (4096)")
     bench.add_argument("--depth", type=int, default=32, metavar="N", help="reads in flight at a time (32)")
     bench.set_defaults(module="block")
@@ -154,7 +165,7 @@ def _parser() -> argparse.ArgumentParser:
         help="the device is a qemu-storage-daemon's, started for it, behind a Unix socket",
     )
     demo.add_argument("--size", type=_size, default=64 << 20, metavar="N", help="size of the image (64M)")
-    demo.add_argument("--seconds", type=float, default=0.5, metavar="S", help="for each row of the table (0.5)")
+    demo.add_argument("--seconds", type=_seconds, default=0.5, metavar="S", help="for each row of the table (0.5)")
     demo.add_argument("--progress", action="store_true", help="show the progress when it is no terminal, too")
     demo.set_defaults(module="demo")
     return parser
