@@ -220,9 +220,10 @@ fn tell_one(py: Python<'_>, call: Done<Waiter>) {
 #[pymethods]
 impl AsyncBlock {
     #[new]
-    #[pyo3(signature = (
-        address, *, queue_size=None, timeout=Some(30.0), control_timeout=2.0, reconnect="fail"
-    ))]
+    #[pyo3(
+        signature = (address, *, queue_size=None, timeout=Some(30.0), control_timeout=2.0, reconnect="fail"),
+        text_signature = "(address, *, queue_size=None, timeout=30.0, control_timeout=2.0, reconnect='fail')"
+    )]
     fn new(
         address: String,
         queue_size: Option<u16>,

@@ -124,9 +124,10 @@ impl Block {
     /// away: with "fail" what was in flight ends as IndeterminateError, and the device is gone; with "retry" a back-end
     /// that comes back within `timeout` is used again, and reads and marked writes are sent to it.
     #[new]
-    #[pyo3(signature = (
-        address, *, queues=1, queue_size=None, timeout=Some(30.0), control_timeout=2.0, reconnect="fail"
-    ))]
+    #[pyo3(
+        signature = (address, *, queues=1, queue_size=None, timeout=Some(30.0), control_timeout=2.0, reconnect="fail"),
+        text_signature = "(address, *, queues=1, queue_size=None, timeout=30.0, control_timeout=2.0, reconnect='fail')"
+    )]
     fn new(
         py: Python<'_>,
         address: &str,

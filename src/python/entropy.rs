@@ -25,7 +25,7 @@ pub(super) struct Entropy {
 impl Entropy {
     /// Opens the entropy device at an address and sets it up. `timeout` limits the wait for each answer, in seconds.
     #[new]
-    #[pyo3(signature = (address, *, timeout=Some(30.0)))]
+    #[pyo3(signature = (address, *, timeout=Some(30.0)), text_signature = "(address, *, timeout=30.0)")]
     fn new(py: Python<'_>, address: &str, timeout: Option<f64>) -> PyResult<Self> {
         let timeout = wait::longest(timeout)?;
         let made = py.detach(|| drivers::Entropy::open(address, timeout)).map_err(error::opening)?;
