@@ -414,9 +414,11 @@ impl AsyncBlock {
 
     /// Buffers that this device can reach, for reads and writes without a copy.
     #[pyo3(signature = (count, stride, *, region=None))]
-    fn pool(&self, count: u32, stride: u32, region: Option<&Bound<'_, Region>>) -> PyResult<Pool> {
-        let region = region.map(|region| &region.get().region);
-        let memory = self.pools.make(self.get()?.disk.device(), count, stride, region)?;
+    fn pool(&self, py: Python<'_>, count: u32, stride: u32, region: Option<Py<Region>>) -> PyResult<Pool> {
+        let region = region.as_ref().map(|region| &region.get().region);
+        let device = self.get()?.disk.device();
+        // The process behind a socket is told of new memory, and answers.
+        let memory = py.detach(|| self.pools.make(device, count, stride, region))?;
         let first = memory.first();
         Pool::new(memory, first)
     }

@@ -89,9 +89,10 @@ impl Block {
         located(result)
     }
 
-    fn make_pool(&self, count: u32, stride: u32, region: Option<&Region>) -> PyResult<Pool> {
+    fn make_pool(&self, py: Python<'_>, count: u32, stride: u32, region: Option<&Region>) -> PyResult<Pool> {
         let region = region.map(|region| &region.region);
-        let memory = self.pools.make(self.disk.device(), count, stride, region)?;
+        // The process behind a socket is told of new memory, and answers.
+        let memory = py.detach(|| self.pools.make(self.disk.device(), count, stride, region))?;
         let first = memory.first();
         Pool::new(memory, first)
     }
@@ -257,8 +258,8 @@ impl Block {
 
     /// Buffers that this device can reach, for reads and writes without a copy.
     #[pyo3(signature = (count, stride, *, region=None))]
-    fn pool(&self, count: u32, stride: u32, region: Option<&Bound<'_, Region>>) -> PyResult<Pool> {
-        self.make_pool(count, stride, region.map(Bound::get))
+    fn pool(&self, py: Python<'_>, count: u32, stride: u32, region: Option<Py<Region>>) -> PyResult<Pool> {
+        self.make_pool(py, count, stride, region.as_ref().map(Py::get))
     }
 
     /// The device as an io.RawIOBase, for what wants a file: any offset and length.
@@ -306,16 +307,16 @@ impl Block {
 
     /// The features that the device offers.
     #[getter]
-    fn offered(&self) -> PyResult<Features> {
+    fn offered(&self, py: Python<'_>) -> PyResult<Features> {
         let device = self.disk.device();
-        Ok(Features::new(device.offered()?, device.device_type()))
+        Ok(Features::new(py.detach(|| device.offered())?, device.device_type()))
     }
 
     /// The features in use, and what became of all others.
     #[getter]
-    fn features(&self) -> Features {
+    fn features(&self, py: Python<'_>) -> Features {
         let device = self.disk.device();
-        match device.negotiated() {
+        match py.detach(|| device.negotiated()) {
             Some(done) => Features::negotiated(&done),
             None => Features::new(self.disk.features(), device.device_type()),
         }
