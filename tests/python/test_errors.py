@@ -13,7 +13,7 @@ import virtio
 from virtio import _virtio, block, errors
 
 
-@pytest.mark.parametrize("address", ["", "soft", "soft:", "/dev/vda", "nothing:here", "soft:block?size", "soft:block?x=1"])
+@pytest.mark.parametrize("address", ["", "soft", "soft:", "/dev/vda", "nothing:here", "soft:block?size", "soft:block?x=1", "pci:04.0", "mmio:slot"])
 def test_an_address_that_cannot_be_parsed_is_a_value_error(address: str) -> None:
     for opener in (virtio.open, virtio.Block, virtio.Entropy):
         with pytest.raises(ValueError) as bad:
