@@ -16,6 +16,7 @@ use super::features::{Features, set};
 use super::memory::{Memory, Pools};
 use super::queue::{Inner, Queue};
 use super::used::Events;
+use super::whole::Whole;
 use super::{error, of_package, wait};
 use crate::Result;
 use crate::address::Address;
@@ -163,14 +164,15 @@ impl Device {
     fn queue(
         &self,
         py: Python<'_>,
-        index: u16,
-        size: Option<u16>,
+        index: Whole<u16>,
+        size: Option<Whole<u16>>,
         indirect: bool,
         interrupts: bool,
     ) -> PyResult<Queue> {
         self.check()?;
-        let config = QueueConfig { size, indirect, interrupts, ..QueueConfig::default() };
-        let queue = py.detach(|| self.inner.take_queue(index, config))?;
+        let config =
+            QueueConfig { size: size.map(|size| size.0), indirect, interrupts, ..QueueConfig::default() };
+        let queue = py.detach(|| self.inner.take_queue(index.0, config))?;
         let inner = Arc::new(Inner::new(queue, Arc::clone(&self.inner), Arc::clone(&self.pools)));
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         queues.retain(|known| known.strong_count() != 0);
@@ -221,8 +223,8 @@ impl Device {
 
     /// One buffer of `length` bytes, all zero. Its memory is the device's again when nobody refers to it any more: no
     /// object, no view, no request in flight.
-    fn alloc(&self, py: Python<'_>, length: u32) -> PyResult<Buffer> {
-        let memory = self.make_pool(py, 1, length, None)?;
+    fn alloc(&self, py: Python<'_>, length: Whole<u32>) -> PyResult<Buffer> {
+        let memory = self.make_pool(py, 1, length.0, None)?;
         let first = memory.first();
         Ok(Buffer::new(memory, 0, first))
     }
@@ -230,22 +232,34 @@ impl Device {
     /// `count` buffers of `stride` bytes in one piece of memory: new and all zero, or the beginning of a region. It
     /// goes when nobody refers to any of it any more, as alloc()'s does; their numbers alone keep nothing.
     #[pyo3(signature = (count, stride, *, region=None))]
-    fn pool(&self, py: Python<'_>, count: u32, stride: u32, region: Option<Py<Region>>) -> PyResult<Pool> {
-        let memory = self.make_pool(py, count, stride, region.as_ref().map(Py::get))?;
+    fn pool(
+        &self,
+        py: Python<'_>,
+        count: Whole<u32>,
+        stride: Whole<u32>,
+        region: Option<Py<Region>>,
+    ) -> PyResult<Pool> {
+        let memory = self.make_pool(py, count.0, stride.0, region.as_ref().map(Py::get))?;
         let first = memory.first();
         Pool::new(memory, first)
     }
 
     /// The number in `width` bytes (1, 2, 4 or 8) of configuration space.
-    fn read_config(&self, py: Python<'_>, offset: u64, width: u8) -> PyResult<u64> {
+    fn read_config(&self, py: Python<'_>, offset: Whole<u64>, width: Whole<u8>) -> PyResult<u64> {
         self.check()?;
-        self.located(py.detach(|| self.inner.config().read(offset, width)))
+        self.located(py.detach(|| self.inner.config().read(offset.0, width.0)))
     }
 
     /// Writes `width` bytes of configuration space.
-    fn write_config(&self, py: Python<'_>, offset: u64, width: u8, value: u64) -> PyResult<()> {
+    fn write_config(
+        &self,
+        py: Python<'_>,
+        offset: Whole<u64>,
+        width: Whole<u8>,
+        value: Whole<u64>,
+    ) -> PyResult<()> {
         self.check()?;
-        self.located(py.detach(|| self.inner.config().write(offset, width, value)))
+        self.located(py.detach(|| self.inner.config().write(offset.0, width.0, value.0)))
     }
 
     /// The fields of configuration space by name, read at once: those that the features in use make valid.

@@ -7,6 +7,7 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use super::whole::Whole;
 use super::{error, wait};
 use crate::Error;
 use crate::drivers::{self, Between};
@@ -34,9 +35,9 @@ impl Entropy {
     }
 
     /// `length` random bytes.
-    fn read<'py>(&self, py: Python<'py>, length: usize) -> PyResult<Bound<'py, PyBytes>> {
+    fn read<'py>(&self, py: Python<'py>, length: Whole<usize>) -> PyResult<Bound<'py, PyBytes>> {
         self.owner.check("entropy device")?;
-        PyBytes::new_with(py, length, |to| {
+        PyBytes::new_with(py, length.0, |to| {
             let filled = py.detach(|| match self.source.try_lock() {
                 Ok(mut source) => {
                     let source = source.as_mut().ok_or(Error::Closed { what: "entropy device" });
