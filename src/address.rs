@@ -19,6 +19,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt::{self, Display};
+use core::ops::RangeInclusive;
 use core::str::FromStr;
 
 use crate::{Error, Result};
@@ -145,11 +146,7 @@ impl Address {
     /// A parameter that is a number, decimal or with `0x`.
     pub fn number(&self, key: &str) -> Result<Option<u64>> {
         let Some(text) = self.get(key) else { return Ok(None) };
-        let parsed = match text.strip_prefix("0x") {
-            Some(digits) => u64::from_str_radix(digits, 16),
-            None => text.parse(),
-        };
-        parsed.map(Some).map_err(|_| self.bad(format!("{key}={text} is no number")))
+        number(text).map(Some).ok_or_else(|| self.bad(format!("{key}={text} is no number")))
     }
 
     /// A parameter that is `1`, `on`, `yes`, `true` or the opposite of one of them.
@@ -162,6 +159,19 @@ impl Address {
         }
     }
 
+    /// Says what is wrong with the form of a place that is a number; paths and names are whatever they are.
+    fn check_place(&self) -> core::result::Result<(), &'static str> {
+        match self.scheme {
+            Scheme::Pci if !is_function(&self.place) => Err(
+                "a PCI function is DOMAIN:BUS:DEVICE.FUNCTION in hexadecimal digits, such as 0000:00:04.0",
+            ),
+            Scheme::Mmio if number(&self.place).is_none() => {
+                Err("an MMIO slot is the number where its registers begin, such as 0xfeb02c00")
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The error that says what is wrong with this address.
     pub fn bad(&self, why: impl Into<String>) -> Error {
         bad(&self.to_string(), why)
@@ -170,6 +180,33 @@ impl Address {
 
 fn bad(address: &str, why: impl Into<String>) -> Error {
     Error::BadAddress { address: address.into(), why: why.into().into_boxed_str() }
+}
+
+/// A number, decimal or with `0x`.
+fn number(text: &str) -> Option<u64> {
+    match text.strip_prefix("0x") {
+        Some(digits) => hex(digits, 1..=16),
+        None => text.parse().ok(),
+    }
+}
+
+/// Hexadecimal digits, so many of them.
+fn hex(digits: &str, count: RangeInclusive<usize>) -> Option<u64> {
+    let fits = count.contains(&digits.len()) && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    if fits { u64::from_str_radix(digits, 16).ok() } else { None }
+}
+
+/// Whether it is a PCI function as Linux writes one.
+fn is_function(place: &str) -> bool {
+    let parts = || {
+        let (domain, rest) = place.split_once(':')?;
+        let (bus, rest) = rest.split_once(':')?;
+        let (device, function) = rest.split_once('.')?;
+        hex(domain, 4..=8)?;
+        hex(bus, 2..=2)?;
+        Some((hex(device, 2..=2)?, hex(function, 1..=1)?))
+    };
+    parts().is_some_and(|(device, function)| device < 32 && function < 8)
 }
 
 impl FromStr for Address {
@@ -189,6 +226,7 @@ impl FromStr for Address {
             return Err(wrong("nothing follows the scheme"));
         }
         let mut address = Self::new(*scheme, decode(place).ok_or_else(|| wrong(BAD_ESCAPE))?);
+        address.check_place().map_err(wrong)?;
         for pair in query.into_iter().flat_map(|query| query.split('&')) {
             let Some((key, value)) = pair.split_once('=') else {
                 return Err(wrong(&format!("the parameter {pair:?} has no value")));
@@ -259,6 +297,7 @@ mod tests {
     fn the_examples_of_the_table_parse() {
         for text in [
             "pci:0000:00:04.0",
+            "pci:10000:e1:1f.7",
             "mmio:0xfeb02c00",
             "uio:/dev/uio0",
             "vhost-user:/run/x.sock?type=block",
@@ -283,6 +322,17 @@ mod tests {
             "soft:a?x=1&x=2",
             "soft:%4",
             "soft:%zz",
+            "pci:",
+            "pci:00:04.0",
+            "pci:0000:00:04",
+            "pci:0000:00:04.8",
+            "pci:0000:00:20.0",
+            "pci:0000:0:04.0",
+            "pci:0000:00:+4.0",
+            "mmio:here",
+            "mmio:0x",
+            "mmio:0x10000000000000000",
+            "mmio:-1",
         ] {
             let error = text.parse::<Address>().unwrap_err();
             let Error::BadAddress { address, why } = &error else { panic!("{error:?}") };

@@ -30,7 +30,7 @@ class Block:
         *,
         queues: int = 1,
         queue_size: int | None = None,
-        timeout: float | None = ...,
+        timeout: float | None = 30.0,
         control_timeout: float = 2.0,
         reconnect: Literal["fail", "retry"] = "fail",
     ) -> Self: ...
@@ -250,7 +250,7 @@ class DeviceInfo:
 @final
 class Entropy:
     """Random bytes from an entropy device."""
-    def __new__(cls, address: str, *, timeout: float | None = ...) -> Self: ...
+    def __new__(cls, address: str, *, timeout: float | None = 30.0) -> Self: ...
     def __enter__(self) -> Self: ...
     def __exit__(self, *_exc: object) -> None: ...
     @property
@@ -560,7 +560,7 @@ class _AsyncBlock:
         address: str,
         *,
         queue_size: int | None = None,
-        timeout: float | None = ...,
+        timeout: float | None = 30.0,
         control_timeout: float = 2.0,
         reconnect: Literal["fail", "retry"] = "fail",
     ) -> Self: ...

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -87,10 +88,14 @@ class Queue:
         self._owned: dict[int, asyncio.Future[Used]] = {}
         self._any: collections.deque[asyncio.Future[Used]] = collections.deque()
         self._kept: dict[int, Used | Exception] = {}
+        # Added here, and not taken yet.
+        self._added: set[int] = set()
 
     def add(self, readable: Sequence[Buffer] = (), writable: Sequence[Buffer] = ()) -> int:
         """As virtio.Queue.add()."""
-        return self._queue.add(readable, writable)
+        token = self._queue.add(readable, writable)
+        self._added.add(token)
+        return token
 
     def notify(self) -> None:
         """As virtio.Queue.notify()."""
@@ -103,11 +108,15 @@ class Queue:
         return (await self.wait(token)).written
 
     async def wait(self, token: int) -> Used:
-        """Waits for the request of this token."""
+        """Waits for the request of this token. StaleTokenError where it is not in flight."""
         if token in self._kept:
             return self._give(self._kept.pop(token))
         if token in self._owned:
             raise ValueError("another task waits for this token")
+        if token not in self._added:
+            # The queue knows; nobody would ever be told of a token that it does not know.
+            with contextlib.suppress(virtio.VirtioTimeoutError):
+                return self._queue.wait(token, timeout=0)
         future: asyncio.Future[Used] = asyncio.get_running_loop().create_future()
         self._owned[token] = future
         try:
@@ -186,6 +195,7 @@ class Queue:
             self._hand(used.token, used)
 
     def _hand(self, token: int, result: Used | Exception) -> None:
+        self._added.discard(token)
         future = self._owned.pop(token, None)
         while (future is None or future.done()) and self._any:
             future = self._any.popleft()

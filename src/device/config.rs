@@ -4,8 +4,8 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use super::access::Access;
 use crate::features::Features;
-use crate::mem::process::Process;
 use crate::spec::device;
 use crate::spec::layout::ConfigField;
 use crate::transport::Transport;
@@ -17,7 +17,7 @@ use crate::{Error, Result};
 pub struct Config {
     transport: Arc<dyn Transport>,
     tries: u32,
-    owner: Process,
+    access: Access,
 }
 
 /// A field and what it held.
@@ -30,13 +30,13 @@ pub struct FieldValue {
 }
 
 impl Config {
-    pub(super) fn new(transport: Arc<dyn Transport>, tries: u32) -> Self {
-        Self { transport, tries, owner: Process::current() }
+    pub(super) fn new(transport: Arc<dyn Transport>, tries: u32, access: Access) -> Self {
+        Self { transport, tries, access }
     }
 
-    /// The registers, for the process whose device it is.
+    /// The registers, for the process whose device it is, until it is closed.
     fn registers(&self) -> Result<&Arc<dyn Transport>> {
-        self.owner.check("device configuration").map(|()| &self.transport)
+        self.access.check().map(|()| &self.transport)
     }
 
     /// Length in bytes, 0 where the device has none.
@@ -72,7 +72,7 @@ impl Config {
     /// 8 bytes.
     ///
     /// [`Error::ConfigOutOfRange`] (fault C14), [`Error::Misuse`] for another width or alignment,
-    /// [`Error::ConfigUnstable`].
+    /// [`Error::ConfigUnstable`], [`Error::Closed`].
     pub fn read(&self, offset: u64, width: u8) -> Result<u64> {
         if width == 8 {
             return self.consistent(|config| config.registers()?.read_config(offset, width));

@@ -6,6 +6,7 @@ use core::fmt;
 use core::time::Duration;
 use std::sync::PoisonError;
 
+use super::access::Access;
 use super::config::Config;
 use super::gauge::{Gauge, drain};
 use super::health::{Condition, Health};
@@ -13,7 +14,6 @@ use super::interrupts::Wiring;
 use crate::event::Deadline;
 use crate::features::{Features, Negotiated, Negotiation, Origin};
 use crate::mem::pool::{DmaBuf, DmaPool};
-use crate::mem::process::Process;
 use crate::mem::quarantine::StoppedProof;
 use crate::mem::space::DmaSpace;
 use crate::spec::{DeviceType, Status};
@@ -83,8 +83,7 @@ pub struct Device {
     pub(super) options: Options,
     pub(super) life: Arc<Mutex<Life>>,
     config: Config,
-    /// The process that opened it.
-    owner: Process,
+    pub(super) access: Access,
 }
 
 impl Device {
@@ -110,9 +109,9 @@ impl Device {
             gauges: alloc::vec::Vec::new(),
             released: alloc::vec::Vec::new(),
         };
-        let config = Config::new(Arc::clone(&transport), options.config_tries);
-        let owner = Process::current();
-        let device = Self { transport, space, options, life: Arc::new(Mutex::new(life)), config, owner };
+        let access = Access::new();
+        let config = Config::new(Arc::clone(&transport), options.config_tries, access.clone());
+        let device = Self { transport, space, options, life: Arc::new(Mutex::new(life)), config, access };
         device.reset()?;
         Ok(device)
     }
@@ -134,7 +133,13 @@ impl Device {
 
     /// Fails in a fork's child (fault M6), which must also take no lock: whoever held it there is not there.
     pub(crate) fn check_process(&self) -> Result<()> {
-        self.owner.check("device")
+        self.access.check_process()
+    }
+
+    /// Fails there too, and after the close.
+    #[cfg(feature = "python")]
+    pub(crate) fn check_open(&self) -> Result<()> {
+        self.access.check()
     }
 
     /// Adds the address to an error.
@@ -164,22 +169,22 @@ impl Device {
     /// Where it stands.
     /// [`Phase::Closed`] in a fork's child.
     pub fn phase(&self) -> Phase {
-        if self.owner.is_current() { self.lock().phase } else { Phase::Closed }
+        if self.access.is_owner() { self.lock().phase } else { Phase::Closed }
     }
 
-    /// The device status, as the register reads.
+    /// The device status, as the register reads. [`Error::Closed`] after the close.
     pub fn status(&self) -> Result<Status> {
-        self.located(self.check_process().and_then(|()| self.transport.status()))
+        self.located(self.access.check().and_then(|()| self.transport.status()))
     }
 
-    /// Feature bits that the device offers and the interface can carry.
+    /// Feature bits that the device offers and the interface can carry. [`Error::Closed`] after the close.
     pub fn offered(&self) -> Result<Features> {
-        self.located(self.check_process().and_then(|()| self.transport.device_features()))
+        self.located(self.access.check().and_then(|()| self.transport.device_features()))
     }
 
     /// What was negotiated: which bits are in use, who asked for each, and why one is not.
     pub fn negotiated(&self) -> Option<Negotiated> {
-        if self.owner.is_current() { self.lock().negotiated.clone() } else { None }
+        if self.access.is_owner() { self.lock().negotiated.clone() } else { None }
     }
 
     /// The features in use; none before the negotiation.
@@ -187,7 +192,7 @@ impl Device {
         self.negotiated().as_ref().map_or(Features::EMPTY, Negotiated::accepted)
     }
 
-    /// Its configuration space.
+    /// Its configuration space: [`Error::Closed`] after the close.
     pub fn config(&self) -> &Config {
         &self.config
     }
@@ -390,6 +395,7 @@ impl Device {
         }
         let stopped = self.stop(&mut life);
         life.phase = Phase::Closed;
+        self.access.close();
         life.wiring = Wiring::none();
         let closed = stopped.and_then(|proof| self.space.close(&proof));
         self.transport.close();

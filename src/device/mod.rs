@@ -39,6 +39,8 @@
 #![deny(clippy::arithmetic_side_effects)]
 
 #[cfg(not(loom))]
+mod access;
+#[cfg(not(loom))]
 mod config;
 #[cfg(not(loom))]
 mod events;

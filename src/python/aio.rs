@@ -5,6 +5,8 @@
 //! while answers keep coming, the queue is looked at once a turn, and the device tells nothing. Else it is asked to
 //! signal, and the loop sleeps on the queue's descriptor.
 
+mod waiter;
+
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -13,65 +15,29 @@ use core::time::Duration;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::{OnceLock, PoisonError};
 
-use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict};
-use pyo3::{IntoPyObjectExt, intern};
+use pyo3::types::PyDict;
 
+use self::waiter::{Waiter, Wants, tell_one};
 use super::block::{Data, bytes_of, policy};
 use super::buffer::{Buffer, Pool, Region};
 use super::features::Features;
 use super::memory::{Flow, Pools};
 use super::used::Events;
+use super::whole::Whole;
 use super::{counted, error, wait};
 use crate::device::QueuePort;
-use crate::drivers::block::{Answer, Done, Progress, Submitter};
+use crate::drivers::block::{Done, Progress, Submitter};
 use crate::drivers::{self, BlockOptions};
 use crate::mem::process::Process;
 use crate::sync::Mutex;
 use crate::{Error, Result};
 
-/// Who waits for a call, and what he wants of its answer.
-#[derive(Debug)]
-struct Waiter {
-    future: Py<PyAny>,
-    wants: Wants,
-}
-
-#[derive(Debug)]
-enum Wants {
-    Nothing,
-    Bytes,
-    /// The number of bytes that were asked for.
-    Count(usize),
-    /// The bytes, in a buffer of the caller's that the device cannot reach.
-    Into(PyBuffer<u8>),
-    Text,
-}
-
-impl Wants {
-    fn value(self, py: Python<'_>, answer: Answer) -> PyResult<Py<PyAny>> {
-        match self {
-            Self::Nothing => Ok(py.None()),
-            Self::Bytes => {
-                Ok(PyBytes::new_with(py, answer.len(), |to| Ok(answer.read(to)?))?.into_any().unbind())
-            }
-            Self::Count(count) => count.into_py_any(py),
-            Self::Into(buffer) => {
-                let bytes = answer.into_bytes()?;
-                buffer.copy_from_slice(py, &bytes)?;
-                bytes.len().into_py_any(py)
-            }
-            Self::Text => {
-                let bytes = answer.into_bytes()?;
-                let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
-                String::from_utf8_lossy(bytes.get(..end).unwrap_or_default()).into_py_any(py)
-            }
-        }
-    }
-}
+/// What a request answers: a future of the loop's.
+type Future<'py> = PyResult<Bound<'py, PyAny>>;
 
 /// What the object has while it is open.
 #[derive(Debug)]
@@ -124,7 +90,7 @@ impl AsyncBlock {
         slf: &Bound<'py, Self>,
         wants: Wants,
         submit: impl FnOnce(&Submitter<Waiter>, Waiter) -> Result<()>,
-    ) -> PyResult<Bound<'py, PyAny>> {
+    ) -> Future<'py> {
         let (py, this) = (slf.py(), slf.get());
         let open = this.get()?;
         let future = open.create_future.bind(py).call0()?;
@@ -200,32 +166,16 @@ fn number(port: &QueuePort) -> RawFd {
     port.as_fd().as_raw_fd()
 }
 
-/// Completes a call's future. One that was cancelled wants nothing.
-fn tell_one(py: Python<'_>, call: Done<Waiter>) {
-    let Waiter { future, wants } = call.tag;
-    let future = future.bind(py);
-    let value = call.outcome.map_err(PyErr::from).and_then(|answer| wants.value(py, answer));
-    let told = match value {
-        Ok(value) => future.call_method1(intern!(py, "set_result"), (value,)),
-        Err(error) => future.call_method1(intern!(py, "set_exception"), (error.into_value(py),)),
-    };
-    if let Err(error) = told {
-        let cancelled = future.call_method0(intern!(py, "cancelled")).and_then(|is| is.is_truthy());
-        if !matches!(cancelled, Ok(true)) {
-            error.write_unraisable(py, Some(future));
-        }
-    }
-}
-
 #[pymethods]
 impl AsyncBlock {
     #[new]
-    #[pyo3(signature = (
-        address, *, queue_size=None, timeout=Some(30.0), control_timeout=2.0, reconnect="fail"
-    ))]
+    #[pyo3(
+        signature = (address, *, queue_size=None, timeout=Some(30.0), control_timeout=2.0, reconnect="fail"),
+        text_signature = "(address, *, queue_size=None, timeout=30.0, control_timeout=2.0, reconnect='fail')"
+    )]
     fn new(
         address: String,
-        queue_size: Option<u16>,
+        queue_size: Option<Whole<u16>>,
         timeout: Option<f64>,
         control_timeout: f64,
         reconnect: &str,
@@ -235,7 +185,13 @@ impl AsyncBlock {
         let defaults = BlockOptions::default();
         Ok(Self {
             address,
-            options: BlockOptions { queue_size, timeout, control_timeout, reconnect, ..defaults },
+            options: BlockOptions {
+                queue_size: queue_size.map(|size| size.0),
+                timeout,
+                control_timeout,
+                reconnect,
+                ..defaults
+            },
             open: OnceLock::new(),
             pools: Arc::default(),
             owner: Process::current(),
@@ -337,8 +293,8 @@ impl AsyncBlock {
     }
 
     /// Reads `length` bytes from `offset` on.
-    fn pread<'py>(slf: &Bound<'py, Self>, length: usize, offset: u64) -> PyResult<Bound<'py, PyAny>> {
-        Self::begin(slf, Wants::Bytes, |disk, waiter| disk.read(offset, length, waiter))
+    fn pread<'py>(slf: &Bound<'py, Self>, length: Whole<usize>, offset: Whole<u64>) -> Future<'py> {
+        Self::begin(slf, Wants::Bytes, |disk, waiter| disk.read(offset.0, length.0, waiter))
     }
 
     /// Reads from `offset` on into a buffer, as many bytes as it has; a Buffer of this device's pool() is filled without
@@ -346,8 +302,9 @@ impl AsyncBlock {
     fn pread_into<'py>(
         slf: &Bound<'py, Self>,
         buffer: &Bound<'py, PyAny>,
-        offset: u64,
-    ) -> PyResult<Bound<'py, PyAny>> {
+        offset: Whole<u64>,
+    ) -> Future<'py> {
+        let Whole(offset) = offset;
         if let Ok(own) = buffer.cast::<Buffer>() {
             let own = own.get();
             let buf = own.memory.take(own.index, Flow::Writable)?;
@@ -370,9 +327,10 @@ impl AsyncBlock {
     fn pwrite<'py>(
         slf: &Bound<'py, Self>,
         data: &Bound<'py, PyAny>,
-        offset: u64,
+        offset: Whole<u64>,
         retry: bool,
-    ) -> PyResult<Bound<'py, PyAny>> {
+    ) -> Future<'py> {
+        let Whole(offset) = offset;
         if let Ok(own) = data.cast::<Buffer>() {
             let own = own.get();
             let buf = own.memory.take(own.index, Flow::Readable)?;
@@ -386,36 +344,44 @@ impl AsyncBlock {
 
     /// Makes all writes permanent whose futures were done before. IndeterminateError, once, after a reconnection with
     /// writes that were done and not flushed: the back-end that went away may have lost them.
-    fn flush<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+    fn flush<'py>(slf: &Bound<'py, Self>) -> Future<'py> {
         Self::begin(slf, Wants::Nothing, |disk, waiter| disk.flush(waiter))
     }
 
     /// Tells the device that a range is not needed any more.
-    fn discard<'py>(slf: &Bound<'py, Self>, offset: u64, length: u64) -> PyResult<Bound<'py, PyAny>> {
-        Self::begin(slf, Wants::Nothing, |disk, waiter| disk.discard(offset, length, waiter))
+    fn discard<'py>(slf: &Bound<'py, Self>, offset: Whole<u64>, length: Whole<u64>) -> Future<'py> {
+        Self::begin(slf, Wants::Nothing, |disk, waiter| disk.discard(offset.0, length.0, waiter))
     }
 
     /// Sets a range to zeroes; with `unmap` the device may deallocate it.
     #[pyo3(signature = (offset, length, *, unmap=false))]
     fn write_zeroes<'py>(
         slf: &Bound<'py, Self>,
-        offset: u64,
-        length: u64,
+        offset: Whole<u64>,
+        length: Whole<u64>,
         unmap: bool,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        Self::begin(slf, Wants::Nothing, |disk, waiter| disk.write_zeroes(offset, length, unmap, waiter))
+    ) -> Future<'py> {
+        Self::begin(slf, Wants::Nothing, |disk, waiter| disk.write_zeroes(offset.0, length.0, unmap, waiter))
     }
 
     /// The device's id string.
-    fn get_id<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+    fn get_id<'py>(slf: &Bound<'py, Self>) -> Future<'py> {
         Self::begin(slf, Wants::Text, |disk, waiter| disk.get_id(waiter))
     }
 
     /// Buffers that this device can reach, for reads and writes without a copy.
     #[pyo3(signature = (count, stride, *, region=None))]
-    fn pool(&self, count: u32, stride: u32, region: Option<&Bound<'_, Region>>) -> PyResult<Pool> {
-        let region = region.map(|region| &region.get().region);
-        let memory = self.pools.make(self.get()?.disk.device(), count, stride, region)?;
+    fn pool(
+        &self,
+        py: Python<'_>,
+        count: Whole<u32>,
+        stride: Whole<u32>,
+        region: Option<Py<Region>>,
+    ) -> PyResult<Pool> {
+        let region = region.as_ref().map(|region| &region.get().region);
+        let device = self.get()?.disk.device();
+        // The process behind a socket is told of new memory, and answers.
+        let memory = py.detach(|| self.pools.make(device, count.0, stride.0, region))?;
         let first = memory.first();
         Pool::new(memory, first)
     }

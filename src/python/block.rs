@@ -14,6 +14,7 @@ use super::buffer::{Buffer, Export, Pool, Region};
 use super::features::Features;
 use super::memory::{Flow, Pools};
 use super::used::Events;
+use super::whole::{Whole, whole};
 use super::{error, of_package, wait};
 use crate::drivers::{self, Between, BlockOptions, Reconnect};
 use crate::mem::pool::DmaBuf;
@@ -89,9 +90,10 @@ impl Block {
         located(result)
     }
 
-    fn make_pool(&self, count: u32, stride: u32, region: Option<&Region>) -> PyResult<Pool> {
+    fn make_pool(&self, py: Python<'_>, count: u32, stride: u32, region: Option<&Region>) -> PyResult<Pool> {
         let region = region.map(|region| &region.region);
-        let memory = self.pools.make(self.disk.device(), count, stride, region)?;
+        // The process behind a socket is told of new memory, and answers.
+        let memory = py.detach(|| self.pools.make(self.disk.device(), count, stride, region))?;
         let first = memory.first();
         Pool::new(memory, first)
     }
@@ -124,14 +126,15 @@ impl Block {
     /// away: with "fail" what was in flight ends as IndeterminateError, and the device is gone; with "retry" a back-end
     /// that comes back within `timeout` is used again, and reads and marked writes are sent to it.
     #[new]
-    #[pyo3(signature = (
-        address, *, queues=1, queue_size=None, timeout=Some(30.0), control_timeout=2.0, reconnect="fail"
-    ))]
+    #[pyo3(
+        signature = (address, *, queues=1, queue_size=None, timeout=Some(30.0), control_timeout=2.0, reconnect="fail"),
+        text_signature = "(address, *, queues=1, queue_size=None, timeout=30.0, control_timeout=2.0, reconnect='fail')"
+    )]
     fn new(
         py: Python<'_>,
         address: &str,
-        queues: u16,
-        queue_size: Option<u16>,
+        #[pyo3(from_py_with = whole)] queues: u16,
+        queue_size: Option<Whole<u16>>,
         timeout: Option<f64>,
         control_timeout: f64,
         reconnect: &str,
@@ -142,7 +145,7 @@ impl Block {
         let between = Between::new(wait::look_after_signals);
         let options = BlockOptions {
             queues,
-            queue_size,
+            queue_size: queue_size.map(|size| size.0),
             timeout,
             control_timeout,
             between,
@@ -154,7 +157,13 @@ impl Block {
     }
 
     /// Reads `length` bytes from `offset` on.
-    fn pread<'py>(&self, py: Python<'py>, length: usize, offset: u64) -> PyResult<Bound<'py, PyBytes>> {
+    fn pread<'py>(
+        &self,
+        py: Python<'py>,
+        length: Whole<usize>,
+        offset: Whole<u64>,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let (Whole(length), Whole(offset)) = (length, offset);
         if length as u64 > self.disk.size() {
             let size = self.disk.size();
             self.run::<()>(py, |_| Err(Error::OutOfBounds { offset, len: length as u64, size }))?;
@@ -164,7 +173,8 @@ impl Block {
 
     /// Reads from `offset` on into a buffer, as many bytes as it has. A Buffer of this device is filled without a
     /// copy. Answers the number of bytes.
-    fn readinto(&self, py: Python<'_>, buffer: &Bound<'_, PyAny>, offset: u64) -> PyResult<usize> {
+    fn readinto(&self, py: Python<'_>, buffer: &Bound<'_, PyAny>, offset: Whole<u64>) -> PyResult<usize> {
+        let Whole(offset) = offset;
         if let Ok(own) = buffer.cast::<Buffer>() {
             let own = own.get();
             let buf = own.memory.take(own.index, Flow::Writable)?;
@@ -184,7 +194,14 @@ impl Block {
     /// data may be in the device's cache then: flush(). With `retry` the write may be made more than once: a device
     /// that was opened with reconnect="retry" sends it again where its back-end went away with it.
     #[pyo3(signature = (data, offset, *, retry=false))]
-    fn pwrite(&self, py: Python<'_>, data: &Bound<'_, PyAny>, offset: u64, retry: bool) -> PyResult<usize> {
+    fn pwrite(
+        &self,
+        py: Python<'_>,
+        data: &Bound<'_, PyAny>,
+        offset: Whole<u64>,
+        retry: bool,
+    ) -> PyResult<usize> {
+        let Whole(offset) = offset;
         if let Ok(own) = data.cast::<Buffer>() {
             let own = own.get();
             let buf = own.memory.take(own.index, Flow::Readable)?;
@@ -239,14 +256,20 @@ impl Block {
     }
 
     /// Tells the device that a range is not needed any more.
-    fn discard(&self, py: Python<'_>, offset: u64, length: u64) -> PyResult<()> {
-        self.run(py, |disk| disk.discard(offset, length))
+    fn discard(&self, py: Python<'_>, offset: Whole<u64>, length: Whole<u64>) -> PyResult<()> {
+        self.run(py, |disk| disk.discard(offset.0, length.0))
     }
 
     /// Sets a range to zeroes; with `unmap` the device may deallocate it.
     #[pyo3(signature = (offset, length, *, unmap=false))]
-    fn write_zeroes(&self, py: Python<'_>, offset: u64, length: u64, unmap: bool) -> PyResult<()> {
-        self.run(py, |disk| disk.write_zeroes(offset, length, unmap))
+    fn write_zeroes(
+        &self,
+        py: Python<'_>,
+        offset: Whole<u64>,
+        length: Whole<u64>,
+        unmap: bool,
+    ) -> PyResult<()> {
+        self.run(py, |disk| disk.write_zeroes(offset.0, length.0, unmap))
     }
 
     /// The device's id string.
@@ -256,8 +279,14 @@ impl Block {
 
     /// Buffers that this device can reach, for reads and writes without a copy.
     #[pyo3(signature = (count, stride, *, region=None))]
-    fn pool(&self, count: u32, stride: u32, region: Option<&Bound<'_, Region>>) -> PyResult<Pool> {
-        self.make_pool(count, stride, region.map(Bound::get))
+    fn pool(
+        &self,
+        py: Python<'_>,
+        count: Whole<u32>,
+        stride: Whole<u32>,
+        region: Option<Py<Region>>,
+    ) -> PyResult<Pool> {
+        self.make_pool(py, count.0, stride.0, region.as_ref().map(Py::get))
     }
 
     /// The device as an io.RawIOBase, for what wants a file: any offset and length.
@@ -305,16 +334,16 @@ impl Block {
 
     /// The features that the device offers.
     #[getter]
-    fn offered(&self) -> PyResult<Features> {
+    fn offered(&self, py: Python<'_>) -> PyResult<Features> {
         let device = self.disk.device();
-        Ok(Features::new(device.offered()?, device.device_type()))
+        Ok(Features::new(py.detach(|| device.offered())?, device.device_type()))
     }
 
     /// The features in use, and what became of all others.
     #[getter]
-    fn features(&self) -> Features {
+    fn features(&self, py: Python<'_>) -> Features {
         let device = self.disk.device();
-        match device.negotiated() {
+        match py.detach(|| device.negotiated()) {
             Some(done) => Features::negotiated(&done),
             None => Features::new(self.disk.features(), device.device_type()),
         }

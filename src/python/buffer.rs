@@ -16,6 +16,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 
 use super::memory::{Flow, Memory};
+use super::whole::{Whole, whole};
 use crate::Error;
 use crate::mem::region::DmaRegion;
 
@@ -439,7 +440,11 @@ pub(super) struct Region {
 impl Region {
     #[new]
     #[pyo3(signature = (fd, *, offset=0, length=None))]
-    fn new(fd: &Bound<'_, PyAny>, offset: u64, length: Option<usize>) -> PyResult<Self> {
+    fn new(
+        fd: &Bound<'_, PyAny>,
+        #[pyo3(from_py_with = whole)] offset: u64,
+        length: Option<Whole<usize>>,
+    ) -> PyResult<Self> {
         let raw: RawFd = match fd.extract() {
             Ok(raw) => raw,
             Err(_) => fd.call_method0("fileno")?.extract()?,
@@ -451,7 +456,7 @@ impl Region {
         let borrowed = unsafe { BorrowedFd::borrow_raw(raw) };
         let own = borrowed.try_clone_to_owned()?;
         let length = match length {
-            Some(length) => length,
+            Some(Whole(length)) => length,
             None => {
                 let size = std::fs::File::from(own.try_clone()?).metadata()?.len();
                 usize::try_from(size.saturating_sub(offset)).unwrap_or(usize::MAX)
@@ -462,8 +467,8 @@ impl Region {
 
     /// A region over a new memory file, all zero.
     #[staticmethod]
-    fn create(length: usize) -> PyResult<Self> {
-        Ok(Self { region: DmaRegion::new(length)? })
+    fn create(length: Whole<usize>) -> PyResult<Self> {
+        Ok(Self { region: DmaRegion::new(length.0)? })
     }
 
     fn __len__(&self) -> usize {

@@ -16,12 +16,13 @@ use super::features::{Features, set};
 use super::memory::{Memory, Pools};
 use super::queue::{Inner, Queue};
 use super::used::Events;
+use super::whole::Whole;
 use super::{error, of_package, wait};
+use crate::Result;
 use crate::address::Address;
 use crate::device::{self, Options, QueueConfig, Wake};
 use crate::mem::process::Process;
 use crate::sync::Mutex;
-use crate::{Error, Result};
 
 /// Opens the device at an address: it is reset, and knows that there is a driver.
 ///
@@ -78,10 +79,17 @@ impl Device {
         queues.iter().filter_map(Weak::upgrade).collect()
     }
 
-    fn make_pool(&self, count: u32, stride: u32, region: Option<&Region>) -> PyResult<Arc<Memory>> {
+    fn make_pool(
+        &self,
+        py: Python<'_>,
+        count: u32,
+        stride: u32,
+        region: Option<&Region>,
+    ) -> PyResult<Arc<Memory>> {
         self.check()?;
         let region = region.map(|region| &region.region);
-        self.located(self.pools.make(&self.inner, count, stride, region))
+        // The process behind a socket is told of new memory, and answers.
+        self.located(py.detach(|| self.pools.make(&self.inner, count, stride, region)))
     }
 }
 
@@ -103,14 +111,15 @@ impl Device {
     #[getter]
     fn status<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.check()?;
-        let status = self.inner.status()?.bits();
+        let status = py.detach(|| self.inner.status())?.bits();
         of_package(py, "virtio.enums", "Status")?.call1((status,))
     }
 
     /// Where it stands: "reset", "negotiated", "running", "failed" or "closed".
     #[getter]
-    fn phase(&self) -> &'static str {
-        match self.inner.phase() {
+    fn phase(&self, py: Python<'_>) -> &'static str {
+        // Another thread's reset is waited for.
+        match py.detach(|| self.inner.phase()) {
             device::Phase::Reset => "reset",
             device::Phase::Negotiated => "negotiated",
             device::Phase::Running => "running",
@@ -121,15 +130,15 @@ impl Device {
 
     /// The features that the device offers.
     #[getter]
-    fn offered(&self) -> PyResult<Features> {
+    fn offered(&self, py: Python<'_>) -> PyResult<Features> {
         self.check()?;
-        Ok(Features::new(self.inner.offered()?, self.inner.device_type()))
+        Ok(Features::new(py.detach(|| self.inner.offered())?, self.inner.device_type()))
     }
 
     /// The features in use, and what became of all others: none before negotiate().
     #[getter]
-    fn features(&self) -> Features {
-        match self.inner.negotiated() {
+    fn features(&self, py: Python<'_>) -> Features {
+        match py.detach(|| self.inner.negotiated()) {
             Some(done) => Features::negotiated(&done),
             None => Features::new(crate::features::Features::EMPTY, self.inner.device_type()),
         }
@@ -147,7 +156,7 @@ impl Device {
         self.check()?;
         let (want, require) = (set(want)?, set(require)?);
         py.detach(|| self.inner.negotiate(want, require))?;
-        Ok(self.features())
+        Ok(self.features(py))
     }
 
     /// Sets a queue up, between negotiate() and start(). `size` is a wish: Queue.size tells what it became.
@@ -155,14 +164,15 @@ impl Device {
     fn queue(
         &self,
         py: Python<'_>,
-        index: u16,
-        size: Option<u16>,
+        index: Whole<u16>,
+        size: Option<Whole<u16>>,
         indirect: bool,
         interrupts: bool,
     ) -> PyResult<Queue> {
         self.check()?;
-        let config = QueueConfig { size, indirect, interrupts, ..QueueConfig::default() };
-        let queue = py.detach(|| self.inner.take_queue(index, config))?;
+        let config =
+            QueueConfig { size: size.map(|size| size.0), indirect, interrupts, ..QueueConfig::default() };
+        let queue = py.detach(|| self.inner.take_queue(index.0, config))?;
         let inner = Arc::new(Inner::new(queue, Arc::clone(&self.inner), Arc::clone(&self.pools)));
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         queues.retain(|known| known.strong_count() != 0);
@@ -213,8 +223,8 @@ impl Device {
 
     /// One buffer of `length` bytes, all zero. Its memory is the device's again when nobody refers to it any more: no
     /// object, no view, no request in flight.
-    fn alloc(&self, length: u32) -> PyResult<Buffer> {
-        let memory = self.make_pool(1, length, None)?;
+    fn alloc(&self, py: Python<'_>, length: Whole<u32>) -> PyResult<Buffer> {
+        let memory = self.make_pool(py, 1, length.0, None)?;
         let first = memory.first();
         Ok(Buffer::new(memory, 0, first))
     }
@@ -222,29 +232,41 @@ impl Device {
     /// `count` buffers of `stride` bytes in one piece of memory: new and all zero, or the beginning of a region. It
     /// goes when nobody refers to any of it any more, as alloc()'s does; their numbers alone keep nothing.
     #[pyo3(signature = (count, stride, *, region=None))]
-    fn pool(&self, count: u32, stride: u32, region: Option<&Bound<'_, Region>>) -> PyResult<Pool> {
-        let memory = self.make_pool(count, stride, region.map(Bound::get))?;
+    fn pool(
+        &self,
+        py: Python<'_>,
+        count: Whole<u32>,
+        stride: Whole<u32>,
+        region: Option<Py<Region>>,
+    ) -> PyResult<Pool> {
+        let memory = self.make_pool(py, count.0, stride.0, region.as_ref().map(Py::get))?;
         let first = memory.first();
         Pool::new(memory, first)
     }
 
     /// The number in `width` bytes (1, 2, 4 or 8) of configuration space.
-    fn read_config(&self, offset: u64, width: u8) -> PyResult<u64> {
+    fn read_config(&self, py: Python<'_>, offset: Whole<u64>, width: Whole<u8>) -> PyResult<u64> {
         self.check()?;
-        self.located(self.inner.config().read(offset, width))
+        self.located(py.detach(|| self.inner.config().read(offset.0, width.0)))
     }
 
     /// Writes `width` bytes of configuration space.
-    fn write_config(&self, offset: u64, width: u8, value: u64) -> PyResult<()> {
+    fn write_config(
+        &self,
+        py: Python<'_>,
+        offset: Whole<u64>,
+        width: Whole<u8>,
+        value: Whole<u64>,
+    ) -> PyResult<()> {
         self.check()?;
-        self.located(self.inner.config().write(offset, width, value))
+        self.located(py.detach(|| self.inner.config().write(offset.0, width.0, value.0)))
     }
 
     /// The fields of configuration space by name, read at once: those that the features in use make valid.
     #[getter]
     fn config<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         self.check()?;
-        let fields = self.located(self.inner.config().snapshot(self.inner.features()))?;
+        let fields = self.located(py.detach(|| self.inner.config().snapshot(self.inner.features())))?;
         let config = PyDict::new(py);
         for read in fields {
             let value = match (read.field.count, read.values.first()) {
@@ -258,15 +280,15 @@ impl Device {
 
     /// Reads the cause of a line interrupt, which clears it: 1 a queue, 2 the configuration. For devices without
     /// interrupts of the library's own.
-    fn isr(&self) -> PyResult<u8> {
-        self.check()?;
-        let cause = self.located(self.inner.transport().isr())?;
+    fn isr(&self, py: Python<'_>) -> PyResult<u8> {
+        self.located(self.inner.check_open())?;
+        let cause = self.located(py.detach(|| self.inner.transport().isr()))?;
         Ok(u8::from(cause.queue) | u8::from(cause.config) << 1)
     }
 
     /// What has happened since the last look: a changed configuration, a wish for a reset, the device's removal.
     fn events(&self, py: Python<'_>) -> PyResult<Events> {
-        self.check()?;
+        self.located(self.inner.check_open())?;
         let events = py.detach(|| {
             if let Some(wake) = &*self.wake.lock().unwrap_or_else(PoisonError::into_inner) {
                 wake.clear()?;
@@ -279,10 +301,7 @@ impl Device {
     /// A descriptor that becomes readable when events() may have something to tell, from the set-up of the queues to
     /// the next reset.
     fn fileno(&self) -> PyResult<RawFd> {
-        self.check()?;
-        if self.inner.phase() == device::Phase::Closed {
-            return self.located(Err(Error::Closed { what: "device" }));
-        }
+        self.located(self.inner.check_open())?;
         let mut wake = self.wake.lock().unwrap_or_else(PoisonError::into_inner);
         if wake.is_none() {
             *wake = Some(self.located(self.inner.wake())?);
@@ -299,8 +318,8 @@ impl Device {
         self.close(py)
     }
 
-    fn __repr__(&self) -> String {
+    fn __repr__(&self, py: Python<'_>) -> String {
         let (address, kind) = (self.inner.address(), self.inner.device_type().to_string());
-        alloc::format!("Device({address}, {kind}, {})", self.phase())
+        alloc::format!("Device({address}, {kind}, {})", self.phase(py))
     }
 }

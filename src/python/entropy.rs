@@ -7,6 +7,7 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use super::whole::Whole;
 use super::{error, wait};
 use crate::Error;
 use crate::drivers::{self, Between};
@@ -25,7 +26,7 @@ pub(super) struct Entropy {
 impl Entropy {
     /// Opens the entropy device at an address and sets it up. `timeout` limits the wait for each answer, in seconds.
     #[new]
-    #[pyo3(signature = (address, *, timeout=Some(30.0)))]
+    #[pyo3(signature = (address, *, timeout=Some(30.0)), text_signature = "(address, *, timeout=30.0)")]
     fn new(py: Python<'_>, address: &str, timeout: Option<f64>) -> PyResult<Self> {
         let timeout = wait::longest(timeout)?;
         let made = py.detach(|| drivers::Entropy::open(address, timeout)).map_err(error::opening)?;
@@ -34,9 +35,9 @@ impl Entropy {
     }
 
     /// `length` random bytes.
-    fn read<'py>(&self, py: Python<'py>, length: usize) -> PyResult<Bound<'py, PyBytes>> {
+    fn read<'py>(&self, py: Python<'py>, length: Whole<usize>) -> PyResult<Bound<'py, PyBytes>> {
         self.owner.check("entropy device")?;
-        PyBytes::new_with(py, length, |to| {
+        PyBytes::new_with(py, length.0, |to| {
             let filled = py.detach(|| match self.source.try_lock() {
                 Ok(mut source) => {
                     let source = source.as_mut().ok_or(Error::Closed { what: "entropy device" });

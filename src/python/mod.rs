@@ -24,6 +24,7 @@ mod testing;
 mod used;
 mod vhost_user;
 mod wait;
+mod whole;
 
 use core::sync::atomic::{AtomicUsize, Ordering};
 

@@ -16,6 +16,7 @@ use super::batch;
 use super::buffer::Buffer;
 use super::memory::{Flow, Pools};
 use super::used::Used;
+use super::whole::Whole;
 use super::{counted, wait};
 use crate::device::{self, Done, SharedQueue};
 use crate::event::Deadline;
@@ -299,8 +300,8 @@ impl Queue {
 
     /// Waits for the request of this token: seconds, or None for ever.
     #[pyo3(signature = (token, timeout=None), name = "wait")]
-    fn py_wait(&self, py: Python<'_>, token: u64, timeout: Option<f64>) -> PyResult<Used> {
-        let token = Token::from_raw(token);
+    fn py_wait(&self, py: Python<'_>, token: Whole<u64>, timeout: Option<f64>) -> PyResult<Used> {
+        let token = Token::from_raw(token.0);
         let there = self.inner.shared.try_wait(token);
         Ok(Used::new(self.outcome(py, token, there, timeout)?))
     }

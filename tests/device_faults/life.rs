@@ -175,6 +175,18 @@ each!(m3_a_queue_outlives_its_device(way) on all {
     assert_eq!(busy.pool.free(), 1);
 });
 
+each!(m3_a_closed_handle_reaches_no_register_of_the_next_owner_s_device(way) on all {
+    let mut busy = Busy::new(way, console());
+    let config = busy.device.config().clone();
+    busy.device.close().unwrap();
+    busy.ends_once();
+    fails!(busy.device.status(), Error::Closed { .. });
+    fails!(busy.device.offered(), Error::Closed { .. });
+    fails!(config.read(0, 2), Error::Closed { .. });
+    fails!(config.write(0, 2, 1), Error::Closed { .. });
+    fails!(config.snapshot(virtio::features::Features::EMPTY), Error::Closed { .. });
+});
+
 each!(c26_a_slow_reset_is_waited_for(way) on all {
     lives(way, DeviceLie::SlowReset { reads: 3 });
 });

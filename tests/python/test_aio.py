@@ -78,6 +78,42 @@ def test_cancelling_detaches_the_waiter_only(run: Any) -> None:
     run(main())
 
 
+def test_m1_a_token_that_is_not_in_flight_is_refused_at_once(run: Any) -> None:
+    async def main() -> None:
+        dev, q = device("soft:entropy")
+        with dev:
+            buf = dev.alloc(16)
+            token = q.add(writable=[buf])
+            with pytest.raises(virtio.StaleTokenError):
+                await q.wait(token + (1 << 32))
+            q.notify()
+            assert (await q.wait(token)).token == token
+            for stale in (token, 0):
+                with pytest.raises(virtio.StaleTokenError):
+                    await q.wait(stale)
+            assert await q.transfer(writable=[buf]) == 16
+
+    run(main())
+
+
+def test_a_token_that_was_added_elsewhere_is_waited_for_as_any_other(run: Any) -> None:
+    async def main() -> None:
+        dev = virtio.open("soft:entropy")
+        with dev:
+            dev.negotiate()
+            queue = dev.queue(0, size=8)
+            dev.start()
+            q = aio.Queue(queue)
+            token = queue.add(writable=[dev.alloc(16)])
+            task = asyncio.create_task(q.wait(token))
+            await asyncio.sleep(0)
+            assert not task.done()
+            queue.notify()
+            assert (await task).token == token
+
+    run(main())
+
+
 def test_a_close_ends_every_wait(run: Any) -> None:
     async def main() -> None:
         dev, q = device("soft:console")

@@ -1,8 +1,19 @@
 """The programs of the design, as they stand there."""
 
+import inspect
 import io
 
 import virtio
+from virtio import aio
+
+
+def test_what_is_told_of_a_block_device_by_its_signature() -> None:
+    """Each default is shown, as the design has them."""
+    told = "(address, *, queues=1, queue_size=None, timeout=30.0, control_timeout=2.0, reconnect='fail')"
+    assert str(inspect.signature(virtio.Block)) == told
+    for opens in (virtio.Block, virtio.Entropy, aio.Block, virtio.open):
+        defaults = [parameter.default for parameter in inspect.signature(opens).parameters.values()]
+        assert ... not in defaults
 
 
 def test_find_lists_devices_without_opening_them() -> None:

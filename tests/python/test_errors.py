@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 
 import virtio
-from virtio import _virtio, block, errors
+from virtio import _virtio, aio, block, errors
 
 
-@pytest.mark.parametrize("address", ["", "soft", "soft:", "/dev/vda", "nothing:here", "soft:block?size", "soft:block?x=1"])
+@pytest.mark.parametrize("address", ["", "soft", "soft:", "/dev/vda", "nothing:here", "soft:block?size", "soft:block?x=1", "pci:04.0", "mmio:slot"])
 def test_an_address_that_cannot_be_parsed_is_a_value_error(address: str) -> None:
     for opener in (virtio.open, virtio.Block, virtio.Entropy):
         with pytest.raises(ValueError) as bad:
@@ -51,6 +53,45 @@ def test_features_that_are_missing_are_named() -> None:
         assert dev.phase == "failed"
         dev.reset()
         assert virtio.Feature.VERSION_1 in dev.negotiate()
+
+
+OUT_OF_RANGE = (-1, -512, 1 << 70)
+
+
+@pytest.mark.parametrize("number", OUT_OF_RANGE)
+def test_m10_a_number_that_no_call_can_mean_is_a_value_error(number: int) -> None:
+    """Not an OverflowError, which is none."""
+
+    async def tasks() -> None:
+        async with aio.Block("soft:block?size=1M") as disk:
+            for call in (
+                lambda: disk.pread(number, 0), lambda: disk.pread(512, number), lambda: disk.pwrite(bytes(512), number),
+                lambda: disk.pread_into(bytearray(512), number), lambda: disk.discard(number, 512),
+                lambda: disk.write_zeroes(0, number), lambda: disk.pool(number, 512),
+            ):
+                with pytest.raises(ValueError):
+                    call()
+
+    asyncio.run(tasks())
+    with virtio.Block("soft:block?size=1M") as disk, virtio.open("soft:block?size=1M") as dev:
+        dev.negotiate()
+        q = dev.queue(0)
+        dev.start()
+        calls: list[Callable[[], object]] = [
+            lambda: disk.pread(number, 0), lambda: disk.pread(512, number), lambda: disk.pwrite(bytes(512), number),
+            lambda: disk.readinto(bytearray(512), number), lambda: disk.discard(number, 512),
+            lambda: disk.write_zeroes(0, number), lambda: disk.pool(number, 512), lambda: disk.pool(1, number),
+            lambda: dev.alloc(number), lambda: dev.pool(number, 512), lambda: dev.queue(number),
+            lambda: dev.queue(0, size=number), lambda: dev.read_config(number, 1), lambda: dev.read_config(0, number),
+            lambda: dev.write_config(0, 1, number), lambda: q.wait(number, timeout=0),
+            lambda: virtio.Region.create(number), lambda: virtio.Region(0, offset=number),
+            lambda: virtio.Region(0, length=number), lambda: virtio.Entropy("soft:entropy").read(number),
+            lambda: virtio.Block("soft:block", queues=number), lambda: virtio.Block("soft:block", queue_size=number),
+        ]  # fmt: skip
+        for call in calls:
+            with pytest.raises(ValueError, match=f"{number} is below 0, or larger") as refused:
+                call()
+            assert type(refused.value) is ValueError
 
 
 def test_a_read_only_disk_says_so() -> None:

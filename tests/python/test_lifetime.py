@@ -17,6 +17,7 @@ import pytest
 from conftest import INTERFACES, descriptors
 
 import virtio
+from virtio import testing
 
 Running = tuple[virtio.Device, virtio.Queue]
 
@@ -148,6 +149,13 @@ def test_m3_every_use_after_close_is_a_closed_error(entropy: Running) -> None:
         dev.reset,
         dev.fileno,
         lambda: dev.queue(1),
+        dev.isr,
+        dev.events,
+        lambda: dev.status,
+        lambda: dev.offered,
+        lambda: dev.config,
+        lambda: dev.read_config(0, 1),
+        lambda: dev.write_config(0, 1, 0),
     ]
     for call in calls:
         with pytest.raises(virtio.ClosedError) as closed:
@@ -157,6 +165,18 @@ def test_m3_every_use_after_close_is_a_closed_error(entropy: Running) -> None:
     view[:3] = b"abc"
     assert bytes(memoryview(other)[:3]) == b"abc"
     assert "closed" in repr(dev) and "Stopped" in repr(q)
+
+
+def test_m3_a_closed_handle_does_nothing_to_the_device_of_its_next_owner() -> None:
+    with testing.block(size="1M") as address:
+        first = virtio.open(address)
+        first.close()
+        with virtio.open(address) as second:
+            second.negotiate(want=virtio.block.Feature.CONFIG_WCE)
+            assert second.config["writeback"] == 1
+            with pytest.raises(virtio.ClosedError):
+                first.write_config(32, 1, 0)
+            assert second.config["writeback"] == 1
 
 
 def test_m3_a_block_device_after_close(tmp_path: os.PathLike[str]) -> None:

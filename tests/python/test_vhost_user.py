@@ -7,12 +7,14 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 from array import array
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from storage import StorageDaemon
 
 import virtio
 from virtio import testing
@@ -38,6 +40,38 @@ def test_each_type_is_served_behind_a_socket(tmp_path: Path) -> None:
         with testing.vhost_user(kind) as address, virtio.open(address) as dev:
             dev.negotiate()
             assert Feature.VERSION_1 in dev.features
+
+
+CALLS: dict[str, Callable[[virtio.Device], object]] = {
+    "new memory": lambda dev: dev.pool(1, 64 << 20),
+    "a write of the configuration": lambda dev: dev.write_config(32, 1, 1),
+    "a reset": lambda dev: dev.reset(),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_call_that_the_daemon_answers_leaves_the_interpreter_to_others(call: str, tmp_path: Path) -> None:
+    """The daemon is stopped, and the thread that lets it go on has its turn only when the call waits."""
+    with StorageDaemon(tmp_path, image=None) as daemon:
+        with virtio.open(f"{daemon.address}?type=block", control_timeout=10) as dev:
+            dev.negotiate(want=dev.offered)
+            waits, before = threading.Event(), sys.getswitchinterval()
+
+            def resume() -> None:
+                waits.wait()
+                daemon.resume()
+
+            thread = threading.Thread(target=resume)
+            thread.start()
+            sys.setswitchinterval(1000)
+            try:
+                daemon.stop()
+                waits.set()
+                CALLS[call](dev)
+            finally:
+                sys.setswitchinterval(before)
+                daemon.resume()
+                thread.join()
 
 
 @pytest.mark.parametrize("spin", [False, True])

@@ -37,6 +37,17 @@ def _size(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text} is no size, such as 4096, 64M or 1G") from None
 
 
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    # What is measured in no time, or in one without an end, is no figure.
+    if not 0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is no time in seconds, such as 0.5 or 10")
+    return seconds
+
+
 class _Parser(argparse.ArgumentParser):
     """Each has an epilogue of examples, and the same options at its end."""
 
@@ -50,29 +61,38 @@ class _Parser(argparse.ArgumentParser):
         )
 
 
+def _group(commands: argparse._SubParsersAction[_Parser], name: str, help: str, examples: str) -> _Parser:
+    indented = "".join(f"  {line}\n" for line in examples.splitlines())
+    return commands.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.", examples=indented)
+
+
 def _command(commands: argparse._SubParsersAction[_Parser], name: str, help: str, examples: str) -> _Parser:
-    indented = "".join(f"  virtio {line}\n" for line in examples.splitlines())
-    command = commands.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.", examples=indented)
+    command = _group(commands, name, help, examples)
     command.add_argument("--json", action="store_true", help="print one JSON object")
     return command
 
 
 def _block(commands: argparse._SubParsersAction[_Parser]) -> None:
-    block = commands.add_parser("block", help="read, write or measure a block device")
+    block = _group(
+        commands, "block", "read, write or measure a block device",
+        "virtio block read 'soft:block?path=disk.img' -o copy.img\nvirtio block bench soft:block\n"
+        "virtio block VERB --help",
+    )
     verbs = block.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=_Parser)
 
     read = _command(
         verbs, "read", "copy a block device, or a part of it, to a file or standard output",
-        "block read soft:block?path=disk.img -o copy.img\nblock read soft:block --length 512 | xxd",
+        "virtio block read 'soft:block?path=disk.img' -o copy.img\nvirtio block read soft:block --length 512 | xxd",
     )
     write = _command(
         verbs, "write", "copy a file, or standard input, to a block device, and flush it",
-        "block write soft:block?path=disk.img image\nhead -c 1M /dev/urandom | virtio block write soft:block -",
+        "virtio block write 'soft:block?path=disk.img' image\nhead -c 1M /dev/urandom | virtio block write soft:block -",
     )
     bench = _command(
         verbs, "bench", "measure reads of a block device, at random places",
-        "block bench soft:block?size=64M\nblock bench soft:block --mode batch --depth 128 --seconds 5 --json\n"
-        "block bench vhost-user:/run/a.sock vhost-user:/run/b.sock",
+        "virtio block bench 'soft:block?size=64M'\n"
+        "virtio block bench soft:block --mode batch --depth 128 --seconds 5 --json\n"
+        "virtio block bench vhost-user:/run/a.sock vhost-user:/run/b.sock",
     )
     for verb in (read, write, bench):
         several = {"nargs": "+", "metavar": "address"} if verb is bench else {}
@@ -87,7 +107,7 @@ def _block(commands: argparse._SubParsersAction[_Parser]) -> None:
     read.add_argument("-o", "--output", default="-", metavar="FILE", help="where to; standard output unless told")
     write.add_argument("input", help="the file, or - for standard input")
     bench.add_argument("--mode", action="append", choices=MODES, help="one at a time, batches, asyncio; all unless told")
-    bench.add_argument("--seconds", type=float, default=2.0, metavar="S", help="for each mode (2)")
+    bench.add_argument("--seconds", type=_seconds, default=2.0, metavar="S", help="for each mode (2)")
     bench.add_argument("--block-size", type=_size, default=4096, metavar="N", help="bytes of each read (4096)")
     bench.add_argument("--depth", type=int, default=32, metavar="N", help="reads in flight at a time (32)")
     bench.set_defaults(module="block")
@@ -104,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
 
     ls = _command(
         commands, "ls", "list the devices of this machine, without privileges, or those of a QEMU machine",
-        "ls\nls --type block --json\nls 'qtest:/tmp/q.sock?ram=/dev/shm/ram'",
+        "virtio ls\nvirtio ls --type block --json\nvirtio ls 'qtest:/tmp/q.sock?ram=/dev/shm/ram'",
     )
     ls.add_argument("address", nargs="?", help="a QEMU machine, qtest:SOCKET?ram=FILE; this machine unless told")
     ls.add_argument("--type", help="devices of this type only, by name or number: block, net, 4")
@@ -113,14 +133,14 @@ def _parser() -> argparse.ArgumentParser:
 
     info = _command(
         commands, "info", "show a device: features, configuration, queues, status",
-        "info soft:block\ninfo 'soft:entropy?transport=mmio-legacy' --json",
+        "virtio info soft:block\nvirtio info 'soft:entropy?transport=mmio-legacy' --json",
     )
     info.add_argument("address", help="the device; it is reset, and must not be in use")
     info.set_defaults(module="info")
 
     diff = _command(
         commands, "diff", "show what two devices have not in common; exit code 1 where they differ",
-        "diff soft:block 'soft:block?transport=pci-legacy'",
+        "virtio diff soft:block 'soft:block?transport=pci-legacy'",
     )
     diff.add_argument("a", help="a device")
     diff.add_argument("b", help="another")
@@ -128,7 +148,7 @@ def _parser() -> argparse.ArgumentParser:
 
     doctor = _command(
         commands, "doctor", "look for what stands in the way of user-space drivers here, and say what mends it",
-        "doctor\ndoctor --json",
+        "virtio doctor\nvirtio doctor --json",
     )
     doctor.set_defaults(module="doctor")
 
@@ -136,7 +156,7 @@ def _parser() -> argparse.ArgumentParser:
 
     demo = _command(
         commands, "demo", "read and write a block device through the whole stack, check the data, measure",
-        "demo\ndemo --transport mmio-legacy\ndemo --vhost-user\ndemo --json 2>/dev/null",
+        "virtio demo\nvirtio demo --transport mmio-legacy\nvirtio demo --vhost-user\nvirtio demo --json 2>/dev/null",
     )
     which = demo.add_mutually_exclusive_group()
     which.add_argument("--transport", choices=TRANSPORTS, default=TRANSPORTS[0], help="register interface (pci-modern)")
@@ -145,7 +165,7 @@ def _parser() -> argparse.ArgumentParser:
         help="the device is a qemu-storage-daemon's, started for it, behind a Unix socket",
     )
     demo.add_argument("--size", type=_size, default=64 << 20, metavar="N", help="size of the image (64M)")
-    demo.add_argument("--seconds", type=float, default=0.5, metavar="S", help="for each row of the table (0.5)")
+    demo.add_argument("--seconds", type=_seconds, default=0.5, metavar="S", help="for each row of the table (0.5)")
     demo.add_argument("--progress", action="store_true", help="show the progress when it is no terminal, too")
     demo.set_defaults(module="demo")
     return parser
@@ -179,10 +199,8 @@ def _run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read the output has enough. What is buffered must not fail again at the exit.
-        import os
-
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read the output has enough.
+        _drop_output()
         return FAILED
     except DeviceNotFoundError as error:
         return _fail(args, error, NOT_FOUND)
@@ -190,6 +208,13 @@ def _run(args: argparse.Namespace) -> int:
         return _fail(args, error, USAGE)
     except OSError as error:
         return _fail(args, error, FAILED)
+
+
+def _drop_output() -> None:
+    """Nothing can be written any more. What is buffered must not fail again at the exit."""
+    import os
+
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(args: argparse.Namespace, error: Exception, code: int) -> int:
@@ -201,5 +226,8 @@ def _fail(args: argparse.Namespace, error: Exception, code: int) -> int:
         import json
 
         told = {"type": type(error).__name__, "errno": getattr(error, "errno", None), "message": text}
-        print(json.dumps({"error": told}))
+        try:
+            print(json.dumps({"error": told}), flush=True)
+        except OSError:
+            _drop_output()
     return code

@@ -87,7 +87,8 @@ def _library() -> Iterator[Finding]:
         yield Finding("software devices", "ok", "soft: addresses open, and answer")
     except OSError as error:
         yield Finding("software devices", "problem", f"they do not work: {error}")
-    yield Finding("this version", "note", "it opens soft: and vhost-user: addresses; what follows is for devices of this machine")
+    opened = "it opens soft:, vhost-user: and qtest: addresses; what follows is for devices of this machine"
+    yield Finding("this version", "note", opened)
 
 
 def _iommu(machine: Machine) -> Iterator[Finding]:
