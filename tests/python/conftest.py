@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +12,10 @@ from dataclasses import dataclass
 import pytest
 
 import virtio
+
+# A shell starts what it puts into the background with SIGINT ignored, and Python leaves it so: tests send that signal, to
+# themselves and to programs that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 INTERFACES = ["pci-modern", "pci-transitional", "pci-legacy", "mmio", "mmio-legacy"]
 
