@@ -122,8 +122,8 @@ fn descriptors_that_came_back_out_of_order_are_neighbours_again_before_long() {
     let mut bench = Bench::new(SIZE);
     let singles: Vec<Token> = (0..SIZE).map(|_| bench.add(1)).collect();
     bench.publish();
-    // The last to come back is the first to go: they go in the order 31, 30, 29 …
-    singles.into_iter().for_each(|token| bench.complete(token));
+    // They go out again as they came back: 31, 30, 29 …
+    singles.into_iter().rev().for_each(|token| bench.complete(token));
     let mut steps = Vec::new();
     for _ in 0..2 * SIZE {
         let token = bench.add(3);
@@ -134,6 +134,20 @@ fn descriptors_that_came_back_out_of_order_are_neighbours_again_before_long() {
     }
     assert_ne!(steps[0], [1, 1], "else the test shows nothing");
     assert_eq!(steps.last().unwrap(), &[1, 1], "{steps:?}");
+}
+
+#[test]
+fn chains_that_come_back_one_after_the_other_go_out_again_in_this_order() {
+    let mut bench = Bench::new(32);
+    let mut orders = Vec::new();
+    for _ in 0..3 {
+        let tokens: Vec<Token> = (0..8).map(|_| bench.add(3)).collect();
+        bench.publish();
+        orders.push(tokens.iter().map(|token| token.slot()).collect::<Vec<_>>());
+        tokens.into_iter().for_each(|token| bench.complete(token));
+    }
+    let slots: Vec<u16> = (0..8).map(|chain| 3 * chain).collect();
+    assert_eq!(orders, [slots.clone(), slots.clone(), slots]);
 }
 
 #[test]

@@ -19,8 +19,8 @@ pub struct Completion<'r, B> {
     pub(super) head: u32,
     pub(super) tail: u32,
     pub(super) parts: u16,
-    /// Whether it lies in descriptors side by side, which went back to the free ones when it ended.
-    pub(super) straight: bool,
+    /// What ending it answered: it lies in descriptors side by side, and these went back to the free ones.
+    pub(super) freed: Option<u32>,
     /// Place of the next buffer to hand out.
     pub(super) at: u32,
     /// Buffers not handed out.
@@ -49,7 +49,7 @@ impl<B> Completion<'_, B> {
         match self.left.checked_sub(N as u16) {
             Some(left) if N <= usize::from(u16::MAX) => {
                 self.left = left;
-                if self.straight
+                if self.freed.is_some()
                     && let Some(bufs) = self.inflight.take_bufs(&mut self.at)
                 {
                     return bufs;
@@ -89,7 +89,8 @@ impl<B> Drop for Completion<'_, B> {
         if core::mem::needs_drop::<B>() && self.left != 0 {
             drop_rest(self.inflight, self.at, self.left);
         }
-        if !self.straight {
+        // What is free already needs nothing.
+        if self.freed.is_none() {
             give_back_special(self.inflight, self.tables, self.head, self.tail, self.parts);
         }
     }

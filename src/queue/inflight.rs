@@ -61,6 +61,10 @@ impl Head {
 pub(super) struct FreeList {
     pub(super) first: u32,
     pub(super) count: u32,
+    /// The run that was given back last, if none was taken since; else [`NIL`]. The next goes behind it, so that runs are
+    /// taken in the order in which they came back: chains that go out together come back together, and lie side by side
+    /// again, in which the device finds them soonest.
+    pub(super) last: u32,
 }
 
 /// In ring order, places go back when all older ones have.
@@ -103,24 +107,36 @@ pub(super) struct InFlight<B> {
 /// A chain in flight, to be ended.
 pub(super) struct Live<'a> {
     id: u32,
-    pub(super) record: &'a mut Head,
+    /// Its record.
+    pub(super) was: Head,
+    heads: &'a mut [Head],
     free: &'a mut FreeList,
     simple: u32,
 }
 
 impl Live<'_> {
     /// Ends it: from here on its id is not a live one. Straight, it goes back to the free descriptors, which nobody takes
-    /// while its [`super::Completion`] is there, and the answer is true; else its places stay taken until
-    /// [`InFlight::give_back`]. `was` is its record.
+    /// while its [`super::Completion`] is there, and the answer is what [`FreeList::last`] was; else its places stay taken
+    /// until [`InFlight::give_back`].
     #[inline(always)]
-    pub(super) fn end(self, was: Head) -> bool {
-        self.record.end();
-        let straight = was.tail < self.simple;
+    pub(super) fn end(self) -> Option<u32> {
+        let Self { id, was, heads, free, simple } = self;
+        let (last, mut after) = (free.last, free.first);
+        let straight = was.tail < simple;
         if straight {
-            self.record.free(was.parts, self.free.first);
-            *self.free = FreeList { first: self.id, count: self.free.count.wrapping_add(was.parts.into()) };
+            match heads.get_mut(last as usize) {
+                Some(before) => after = core::mem::replace(&mut before.writable, id),
+                None => free.first = id,
+            }
+            (free.count, free.last) = (free.count.wrapping_add(was.parts.into()), id);
         }
-        straight
+        if let Some(record) = heads.get_mut(id as usize) {
+            record.end();
+            if straight {
+                record.free(was.parts, after);
+            }
+        }
+        straight.then_some(last)
     }
 }
 
@@ -140,17 +156,17 @@ impl<B> InFlight<B> {
                 .map(|_| Head { generation: config.first_generation, ..Head::default() })
                 .collect(),
             places: (0..places).map(|at| Place { buf: None, next: link(at) }).collect(),
-            free: FreeList { first: NIL, count: 0 },
+            free: FreeList { first: NIL, count: 0, last: NIL },
             bent: 0,
             hidden: 0,
-            extra: FreeList { first: size, count: extra },
+            extra: FreeList { first: size, count: extra, last: NIL },
             ring_order,
         };
         // In ring order the last descriptor leads back to the first.
         let close = if table.ring_order.is_some() { 0 } else { NIL };
         table.link(table.mask, close);
         table.put_run(0, table.mask, config.size);
-        table.free = FreeList { first: 0, count: size };
+        table.free = FreeList { first: 0, count: size, last: NIL };
         table
     }
 
@@ -236,9 +252,10 @@ impl<B> InFlight<B> {
     /// As [`InFlight::chain`], to be ended by [`Live::end`].
     #[inline(always)]
     pub(super) fn chain_mut(&mut self, id: u32) -> Option<(Live<'_>, Token)> {
-        let record = self.heads.get_mut(id as usize)?;
-        let token = self.token.of(id, record.generation);
-        record.is_live().then_some((Live { id, record, free: &mut self.free, simple: self.simple }, token))
+        let was = *self.heads.get(id as usize)?;
+        let token = self.token.of(id, was.generation);
+        let (heads, free, simple) = (&mut *self.heads, &mut self.free, self.simple);
+        was.is_live().then_some((Live { id, was, heads, free, simple }, token))
     }
 
     /// Whether the token's chain is in flight.
@@ -248,10 +265,8 @@ impl<B> InFlight<B> {
     }
 
     /// [`Live::end`] of the chain at `head`.
-    pub(super) fn end(&mut self, head: u32) -> bool {
-        let Some((live, _)) = self.chain_mut(head) else { return false };
-        let was = *live.record;
-        live.end(was)
+    pub(super) fn end(&mut self, head: u32) -> Option<u32> {
+        self.chain_mut(head)?.0.end()
     }
 
     /// Takes the buffer at `at` and steps on.

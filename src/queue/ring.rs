@@ -253,20 +253,15 @@ impl<B: Lease> Ring<B> {
         let Some((live, token)) = self.inflight.chain_mut(id) else {
             return Err(self.break_off(self.bad_id(id)));
         };
-        let head = *live.record;
+        let head = live.was;
         // A chain that was added and not published is not the device's to give back.
         let unpublished = self.split.unpublished();
         if unpublished != 0 && head.entry.wrapping_sub(self.split.published()) < unpublished {
             return Err(self.break_off(Violation::UsedIdNotHead { id }));
         }
-        let (written, straight) =
-            if len > head.writable { self.too_long(id, len, head.writable)? } else { (len, live.end(head)) };
+        let (written, freed) =
+            if len > head.writable { self.too_long(id, len, head.writable)? } else { (len, live.end()) };
         self.split.advance();
-        // What was freed last is filled first. A line holds four descriptors: of a chain that is not longer, what lies in
-        // the next line is the head of another.
-        if self.written.is_empty() {
-            self.split.will_write(id);
-        }
         Ok(Some(Completion {
             token,
             written,
@@ -274,7 +269,7 @@ impl<B: Lease> Ring<B> {
             head: id,
             tail: head.tail,
             parts: head.parts,
-            straight,
+            freed,
             at: id,
             left: head.parts,
             inflight: &mut self.inflight,
@@ -315,7 +310,7 @@ impl<B: Lease> Ring<B> {
     /// D9, D11: more bytes than chain `id` had room for. Ends the chain, as [`InFlight::end`], if the ring can live with
     /// that.
     #[cold]
-    fn too_long(&mut self, id: u32, written: u32, capacity: u32) -> Result<(u32, bool)> {
+    fn too_long(&mut self, id: u32, written: u32, capacity: u32) -> Result<(u32, Option<u32>)> {
         // A chain without a device-writable byte has nothing that could be believed wrongly.
         if self.strict && capacity != 0 {
             return Err(self.break_off(Violation::UsedLenTooLarge { written, capacity }));
@@ -415,7 +410,7 @@ impl<B: Lease> Ring<B> {
         live.sort_by_key(|&at| core::cmp::Reverse(age(at)));
         for at in live {
             let Some((head, token)) = self.inflight.chain(at) else { continue };
-            let straight = self.inflight.end(at);
+            let freed = self.inflight.end(at);
             let mut chain = Completion {
                 token,
                 written: 0,
@@ -423,7 +418,7 @@ impl<B: Lease> Ring<B> {
                 head: at,
                 tail: head.tail,
                 parts: head.parts,
-                straight,
+                freed,
                 at,
                 left: head.parts,
                 inflight: &mut self.inflight,

@@ -5,6 +5,9 @@
 //! chain. Where the length is another, runs are joined and cut. In ring order there are no runs, the next is made when it
 //! is wanted.
 //!
+//! Runs that come back one after the other stay in this order: chains that go out together come back together, and go out
+//! again as neighbours in the order of the table, in which a device on another processor finds them soonest.
+//!
 //! A run is *straight* where each place is the one after the place before: so all are, until chains of different lengths
 //! come back in another order than they went. Of a straight run all places are known from its head.
 
@@ -194,7 +197,8 @@ impl<B> InFlight<B> {
         let record = self.heads.get_mut(head as usize)?;
         let start = head as usize;
         let places = self.places.get_mut(start..start.saturating_add(parts.into()))?;
-        self.free = FreeList { first: record.writable, count: self.free.count.wrapping_sub(parts.into()) };
+        self.free =
+            FreeList { first: record.writable, count: self.free.count.wrapping_sub(parts.into()), last: NIL };
         Some(Straight { head, places, record, token: self.token })
     }
 
@@ -219,7 +223,8 @@ impl<B> InFlight<B> {
             *slot = at;
             at = places.get(at as usize)?.next;
         }
-        self.free = FreeList { first: record.writable, count: self.free.count.wrapping_sub(parts.into()) };
+        self.free =
+            FreeList { first: record.writable, count: self.free.count.wrapping_sub(parts.into()), last: NIL };
         Some(Run { head, path: (first, second), places, record, token: self.token })
     }
 
@@ -234,23 +239,26 @@ impl<B> InFlight<B> {
         }
         let at = self.free.first;
         let after = self.heads.get(at as usize)?.writable;
-        self.free = FreeList { first: after, count: self.free.count.wrapping_sub(1) };
+        self.free = FreeList { first: after, count: self.free.count.wrapping_sub(1), last: NIL };
         Some(at)
     }
 
-    /// Takes the run of `parts` places that was given back last, from `head` on, out again.
+    /// Takes the run of `parts` places from `head` on, which [`super::inflight::Live::end`] has just given back and answered
+    /// with `before`, out again.
     #[inline(always)]
-    pub(super) fn take_back(&mut self, head: u32, parts: u16) {
-        if let Some(run) = self.heads.get(head as usize) {
-            let count = self.free.count.wrapping_sub(parts.into());
-            self.free = FreeList { first: run.writable, count };
+    pub(super) fn take_back(&mut self, head: u32, parts: u16, before: u32) {
+        let Some(&Head { writable: after, .. }) = self.heads.get(head as usize) else { return };
+        match self.heads.get_mut(before as usize) {
+            Some(before) => before.writable = after,
+            None => self.free.first = after,
         }
+        (self.free.count, self.free.last) = (self.free.count.wrapping_sub(parts.into()), before);
     }
 
     /// Puts the places from `head` to `tail`, `count` of them, in front of the list.
     pub(super) fn put_run(&mut self, head: u32, tail: u32, count: u16) {
-        let FreeList { first, count: free } = self.free;
+        let FreeList { first, count: free, .. } = self.free;
         self.set_run(head, tail, count.into(), first);
-        self.free = FreeList { first: head, count: free.wrapping_add(count.into()) };
+        self.free = FreeList { first: head, count: free.wrapping_add(count.into()), last: NIL };
     }
 }

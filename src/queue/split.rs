@@ -130,13 +130,6 @@ impl Split {
         self.table.view()
     }
 
-    /// Descriptor `at` is likely to be filled soon: its cache line, which the device has read, is asked for now, so that it
-    /// is there by then and stores need not wait for it one after the other. A hint: any `at` will do.
-    #[inline(always)]
-    pub(super) fn will_write(&self, at: u32) {
-        self.table.will_write(at as usize);
-    }
-
     /// Byte order of the ring.
     #[inline(always)]
     pub(super) fn order(&self) -> ByteOrder {

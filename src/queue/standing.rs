@@ -39,11 +39,11 @@ impl Head {
 }
 
 impl<B> InFlight<B> {
-    /// Has the chain at `head`, of `parts` places, stand, which has just ended. `free`: it is the free run in front.
+    /// Has the chain at `head`, of `parts` places, stand, which has just ended with this answer.
     #[inline(always)]
-    fn stand(&mut self, head: u32, parts: u16, free: bool) {
-        if free {
-            self.take_back(head, parts);
+    fn stand(&mut self, head: u32, parts: u16, freed: Option<u32>) {
+        if let Some(before) = freed {
+            self.take_back(head, parts, before);
         }
         if let Some(record) = self.heads.get_mut(head as usize) {
             record.parts = parts | STANDS;
@@ -98,8 +98,8 @@ impl<B: Lease> Completion<'_, B> {
         let mut this = ManuallyDrop::new(self);
         let (head, mut middle) = (this.head, this.inflight.following(this.head));
         let buf = this.inflight.take_buf(&mut middle);
-        let free = this.straight;
-        this.inflight.stand(head, PARTS, free);
+        let freed = this.freed;
+        this.inflight.stand(head, PARTS, freed);
         buf
     }
 }
