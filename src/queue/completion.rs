@@ -17,10 +17,10 @@ pub struct Completion<'r, B> {
     pub(super) written: u32,
     pub(super) capacity: u32,
     pub(super) head: u32,
-    pub(super) tail: u32,
     pub(super) parts: u16,
-    /// What ending it answered: it lies in descriptors side by side, and these went back to the free ones.
-    pub(super) freed: Option<u32>,
+    /// Whether it lies in descriptors side by side, which went back to the free ones when it ended; behind which others.
+    pub(super) straight: bool,
+    pub(super) before: u32,
     /// Place of the next buffer to hand out.
     pub(super) at: u32,
     /// Buffers not handed out.
@@ -49,7 +49,7 @@ impl<B> Completion<'_, B> {
         match self.left.checked_sub(N as u16) {
             Some(left) if N <= usize::from(u16::MAX) => {
                 self.left = left;
-                if self.freed.is_some()
+                if self.straight
                     && let Some(bufs) = self.inflight.take_bufs(&mut self.at)
                 {
                     return bufs;
@@ -90,8 +90,8 @@ impl<B> Drop for Completion<'_, B> {
             drop_rest(self.inflight, self.at, self.left);
         }
         // What is free already needs nothing.
-        if self.freed.is_none() {
-            give_back_special(self.inflight, self.tables, self.head, self.tail, self.parts);
+        if !self.straight {
+            give_back_special(self.inflight, self.tables, self.head, self.parts);
         }
     }
 }
@@ -107,13 +107,8 @@ fn drop_rest<B>(inflight: &mut InFlight<B>, mut at: u32, left: u16) {
 /// A chain in an indirect table, one that is not straight, or slots in ring order. Out of line: the drop of a completion
 /// is inlined only while it is small, and one that is called needs the completion in memory.
 #[inline(never)]
-fn give_back_special<B>(
-    inflight: &mut InFlight<B>,
-    tables: &mut Option<Tables>,
-    head: u32,
-    tail: u32,
-    parts: u16,
-) {
+fn give_back_special<B>(inflight: &mut InFlight<B>, tables: &mut Option<Tables>, head: u32, parts: u16) {
+    let tail = inflight.tail(head);
     // Only a chain with more parts than a slot's table holds can have one of the pool.
     if inflight.in_table(tail)
         && parts > SMALL

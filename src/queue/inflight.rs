@@ -116,10 +116,11 @@ pub(super) struct Live<'a> {
 
 impl Live<'_> {
     /// Ends it: from here on its id is not a live one. Straight, it goes back to the free descriptors, which nobody takes
-    /// while its [`super::Completion`] is there, and the answer is what [`FreeList::last`] was; else its places stay taken
-    /// until [`InFlight::give_back`].
+    /// while its [`super::Completion`] is there; else its places stay taken until [`InFlight::give_back`]. Answers whether
+    /// it went back, and what [`FreeList::last`] was: two values, not one that is there or not, so that neither has to be
+    /// put into a word with the other.
     #[inline(always)]
-    pub(super) fn end(self) -> Option<u32> {
+    pub(super) fn end(self) -> (bool, u32) {
         let Self { id, was, heads, free, simple } = self;
         let (last, mut after) = (free.last, free.first);
         let straight = was.tail < simple;
@@ -136,7 +137,7 @@ impl Live<'_> {
                 record.free(was.parts, after);
             }
         }
-        straight.then_some(last)
+        (straight, last)
     }
 }
 
@@ -265,8 +266,8 @@ impl<B> InFlight<B> {
     }
 
     /// [`Live::end`] of the chain at `head`.
-    pub(super) fn end(&mut self, head: u32) -> Option<u32> {
-        self.chain_mut(head)?.0.end()
+    pub(super) fn end(&mut self, head: u32) -> (bool, u32) {
+        self.chain_mut(head).map_or((false, NIL), |(live, _)| live.end())
     }
 
     /// Takes the buffer at `at` and steps on.
@@ -285,6 +286,12 @@ impl<B> InFlight<B> {
             self.places.get_mut(start..start.saturating_add(N))?.try_into().ok()?;
         *at = at.wrapping_add(N as u32);
         Some(places.each_mut().map(|place| place.buf.take()))
+    }
+
+    /// What the record of the chain at `head`, in flight or just ended, has as its tail.
+    #[inline(always)]
+    pub(super) fn tail(&self, head: u32) -> u32 {
+        self.heads.get(head as usize).map_or(NIL, |record| record.tail)
     }
 
     /// Whether a chain whose record has `tail` lies in descriptors that go back to the list of free ones as they are.

@@ -259,17 +259,18 @@ impl<B: Lease> Ring<B> {
         if unpublished != 0 && head.entry.wrapping_sub(self.split.published()) < unpublished {
             return Err(self.break_off(Violation::UsedIdNotHead { id }));
         }
-        let (written, freed) =
+        let (written, (straight, before)) =
             if len > head.writable { self.too_long(id, len, head.writable)? } else { (len, live.end()) };
         self.split.advance();
+        self.split.will_write(id);
         Ok(Some(Completion {
             token,
             written,
             capacity: head.writable,
             head: id,
-            tail: head.tail,
             parts: head.parts,
-            freed,
+            straight,
+            before,
             at: id,
             left: head.parts,
             inflight: &mut self.inflight,
@@ -295,9 +296,7 @@ impl<B: Lease> Ring<B> {
         if span > outstanding {
             return Err(self.break_off(Violation::UsedIdxJump { span, outstanding }));
         }
-        if span != 0 {
-            self.split.trust(span);
-        }
+        self.split.trust(span);
         Ok(span)
     }
 
@@ -310,7 +309,7 @@ impl<B: Lease> Ring<B> {
     /// D9, D11: more bytes than chain `id` had room for. Ends the chain, as [`InFlight::end`], if the ring can live with
     /// that.
     #[cold]
-    fn too_long(&mut self, id: u32, written: u32, capacity: u32) -> Result<(u32, Option<u32>)> {
+    fn too_long(&mut self, id: u32, written: u32, capacity: u32) -> Result<(u32, (bool, u32))> {
         // A chain without a device-writable byte has nothing that could be believed wrongly.
         if self.strict && capacity != 0 {
             return Err(self.break_off(Violation::UsedLenTooLarge { written, capacity }));
@@ -410,15 +409,15 @@ impl<B: Lease> Ring<B> {
         live.sort_by_key(|&at| core::cmp::Reverse(age(at)));
         for at in live {
             let Some((head, token)) = self.inflight.chain(at) else { continue };
-            let freed = self.inflight.end(at);
+            let (straight, before) = self.inflight.end(at);
             let mut chain = Completion {
                 token,
                 written: 0,
                 capacity: head.writable,
                 head: at,
-                tail: head.tail,
                 parts: head.parts,
-                freed,
+                straight,
+                before,
                 at,
                 left: head.parts,
                 inflight: &mut self.inflight,

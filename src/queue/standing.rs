@@ -39,10 +39,10 @@ impl Head {
 }
 
 impl<B> InFlight<B> {
-    /// Has the chain at `head`, of `parts` places, stand, which has just ended with this answer.
+    /// Has the chain at `head`, of `parts` places, stand, which has just ended with this answer of [`super::inflight::Live::end`].
     #[inline(always)]
-    fn stand(&mut self, head: u32, parts: u16, freed: Option<u32>) {
-        if let Some(before) = freed {
+    fn stand(&mut self, head: u32, parts: u16, (straight, before): (bool, u32)) {
+        if straight {
             self.take_back(head, parts, before);
         }
         if let Some(record) = self.heads.get_mut(head as usize) {
@@ -77,10 +77,11 @@ impl<B: Lease> Completion<'_, B> {
     /// not, in the ring's own table, of which none was taken. `None` for any other.
     #[inline(always)]
     pub fn last_of_three(&self) -> Option<&B> {
-        if self.parts != PARTS || self.left != PARTS || !self.inflight.is_plain(self.tail) {
+        let tail = self.inflight.tail(self.head);
+        if self.parts != PARTS || self.left != PARTS || !self.inflight.is_plain(tail) {
             return None;
         }
-        let last = self.inflight.buf(place_of(self.tail))?;
+        let last = self.inflight.buf(place_of(tail))?;
         // Writable buffers come last: these are one, or two.
         let beside = self.capacity.checked_sub(last.len())?;
         let middle = self.inflight.buf(self.inflight.following(self.head))?;
@@ -98,7 +99,7 @@ impl<B: Lease> Completion<'_, B> {
         let mut this = ManuallyDrop::new(self);
         let (head, mut middle) = (this.head, this.inflight.following(this.head));
         let buf = this.inflight.take_buf(&mut middle);
-        let freed = this.freed;
+        let freed = (this.straight, this.before);
         this.inflight.stand(head, PARTS, freed);
         buf
     }
