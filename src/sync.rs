@@ -1,14 +1,17 @@
 //! Atomics, fences and locks: core's and std's, or loom's under `--cfg loom`.
 //!
-//! Everything in this crate that synchronises takes its tools from here, so that what loom explores is the
-//! real code. Under loom a *mutant* can be switched on at run time: a place that names one with `mutant!`
+//! Rings, shared queues and pools take their tools from here, so that what loom explores is the real code. Under loom a *mutant* can be switched on at run time: a place that names one with `mutant!`
 //! leaves its fence out, relaxes its store or forgets its wake-up, and the models of `tests/loom_*.rs` must
 //! notice.
 
 #[cfg(not(loom))]
-pub use core::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+pub use core::sync::atomic::{
+    AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+};
 #[cfg(loom)]
-pub use loom::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+pub use loom::sync::atomic::{
+    AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+};
 
 #[cfg(all(feature = "std", loom))]
 pub use loom::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -100,6 +103,16 @@ pub mod mutants {
         NoWakeRoom,
         /// A full queue waits for room before the device was shown what it holds.
         FullUnpublished,
+        /// The head of a pool's stack that left and came back is the same.
+        NoHeadCount,
+        /// `Slots::take` looks at the head relaxed.
+        HeadRelaxed,
+        /// `Slots::push` shows the new head relaxed.
+        PushRelaxed,
+        /// `Slots::take` hands out a slot that somebody holds by its number.
+        HeldUnseen,
+        /// `Slots::push` says relaxed that the slot is free.
+        FreeRelaxed,
     }
 
     static CHOSEN: AtomicU32 = AtomicU32::new(0);

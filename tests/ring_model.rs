@@ -51,8 +51,10 @@ fn op(size: u16) -> impl Strategy<Value = Op> {
 }
 
 fn case() -> impl Strategy<Value = Case> {
-    (0u16..=8, any::<[bool; 5]>(), 0u16..4).prop_map(
-        |(shift, [indirect, event_idx, ring, big, strict], large)| Case {
+    // Mostly every chain of several buffers goes into a table; else those do that find few descriptors free.
+    let direct_from = prop_oneof![Just(u16::MAX), 0u16..=12, 0u16..=256];
+    (0u16..=8, any::<[bool; 5]>(), 0u16..4, direct_from).prop_map(
+        |(shift, [indirect, event_idx, ring, big, strict], large, direct_from)| Case {
             indirect,
             event_idx,
             size: 1 << shift,
@@ -60,6 +62,7 @@ fn case() -> impl Strategy<Value = Case> {
             order: if big { ByteOrder::Big } else { ByteOrder::Little },
             strict,
             large_tables: if large == 0 { 0 } else { 1 << large },
+            direct_from,
         },
     )
 }

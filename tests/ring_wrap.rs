@@ -171,3 +171,47 @@ sizes! {
     a_ring_of_32_goes_around 32
     a_ring_of_64_goes_around 64
 }
+
+/// The largest size that there is, full each time: the index wraps with half of all its values outstanding.
+#[test]
+fn the_largest_ring_goes_around_full_and_takes_one_chain_of_all_its_descriptors() {
+    const SIZE: u16 = 32_768;
+    for event_idx in [false, true] {
+        let case = Case { size: SIZE, ..Case::new(false, event_idx) };
+        let config = case.config();
+        let (memory, _) = memory_at(RING_ADDR, config.ring_bytes().unwrap());
+        let mut ring = Ring::new(&memory, None, &config).unwrap();
+        let mut device = DeviceRing::beside(&memory, &config).unwrap();
+        for _ in 0..5 {
+            let tokens: Vec<Token> =
+                (0..SIZE).map(|at| ring.add([range(at.into(), 1)], []).unwrap()).collect();
+            let full = ring.add([range(0, 1)], []).map_err(virtio::Error::from);
+            assert!(matches!(full, Err(virtio::Error::QueueFull { .. })), "{full:?}");
+            assert!(ring.publish().is_some());
+            for token in &tokens {
+                let chain = device.pop(&()).unwrap().expect("it was published");
+                assert_eq!(chain.head, token.slot());
+                device.push_used(chain.head, 0);
+            }
+            assert!(!device.enable_notifications().unwrap());
+            let _ = device.publish_used();
+            assert_eq!(ring.outstanding(), SIZE);
+            for token in tokens {
+                assert_eq!(ring.pop().unwrap().map(|done| done.token()), Some(token));
+            }
+            assert!(ring.pop().unwrap().is_none());
+        }
+        let chain =
+            (1..SIZE).fold(ring.chain().readable(range(7, 3)), |chain, _| chain.writable(range(8, 2)));
+        let token = chain.add().unwrap();
+        let _ = ring.publish();
+        let chain = device.pop(&()).unwrap().expect("it was published");
+        assert_eq!((chain.descs.len(), chain.writable_len()), (SIZE.into(), 2 * (u64::from(SIZE) - 1)));
+        device.push_used(chain.head, 5);
+        let _ = device.publish_used();
+        let done = ring.pop().unwrap().expect("it was completed");
+        assert_eq!((done.token(), done.written(), done.len()), (token, 5, SIZE.into()));
+        drop(done);
+        assert_eq!(ring.free(), SIZE.into());
+    }
+}

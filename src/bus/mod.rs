@@ -12,6 +12,19 @@
 //! [`DmaMapper`] behind it, and give it to [`crate::transport::open_pci`] or [`crate::transport::open_mmio`]; the
 //! software devices do nothing else. No thread of the library waits for the events that a bus hands out: whoever
 //! waits for a queue does.
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![deny(clippy::arithmetic_side_effects)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        reason = "a test may fail"
+    )
+)]
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;

@@ -37,6 +37,8 @@ pub(crate) mod ram;
 pub mod region;
 #[cfg(feature = "std")]
 mod slots;
+#[cfg(all(feature = "std", loom))]
+pub use slots::ModelSlots;
 #[cfg(feature = "std")]
 pub mod space;
 #[cfg(feature = "std")]

@@ -1,8 +1,9 @@
 //! Which slots of a pool are free: a stack without locks, the slot given back last on top.
 
 use alloc::boxed::Box;
-use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
+
+use crate::sync::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use crate::sync::{AtomicU8, AtomicU32, AtomicU64, mutant};
 
 /// No slot: the end of the stack.
 const NONE: u32 = u32::MAX;
@@ -37,7 +38,8 @@ fn top(head: u64) -> u32 {
 }
 
 fn with_top(head: u64, index: u32) -> u64 {
-    (head >> 32).wrapping_add(1) << 32 | u64::from(index)
+    let changes = if mutant!(NoHeadCount) { 0 } else { (head >> 32).wrapping_add(1) };
+    changes << 32 | u64::from(index)
 }
 
 impl Slots {
@@ -59,18 +61,21 @@ impl Slots {
 
     /// Takes the slot on top.
     pub(super) fn take(&self) -> Option<u32> {
-        let mut head = self.head.0.load(Acquire);
+        // Acquire: the slot below the one on top; pairs with the release in `push`. tests/loom_slots.rs dies without it
+        // (HeadRelaxed).
+        let acquire = if mutant!(HeadRelaxed) { Relaxed } else { Acquire };
+        let mut head = self.head.0.load(acquire);
         loop {
             let index = top(head);
             let (below, state) = self.cell(index)?;
             // May be out of date by now; then the count in `head` is too, and the exchange fails.
             let next = with_top(head, below.load(Relaxed));
-            match self.head.0.compare_exchange_weak(head, next, AcqRel, Acquire) {
+            match self.head.0.compare_exchange_weak(head, next, AcqRel, acquire) {
                 Err(now) => head = now,
                 // Acquire: what the slot's last holder did to it comes before what its next one does.
-                Ok(_) if state.swap(TAKEN, AcqRel) == FREE => return Some(index),
+                Ok(_) if state.swap(TAKEN, AcqRel) == FREE || mutant!(HeldUnseen) => return Some(index),
                 // Somebody holds it by its number; from now on it is not in the stack.
-                Ok(_) => head = self.head.0.load(Acquire),
+                Ok(_) => head = self.head.0.load(acquire),
             }
         }
     }
@@ -101,12 +106,15 @@ impl Slots {
     #[inline(never)]
     fn push(&self, index: u32) {
         let Some((below, state)) = self.cell(index) else { return };
-        state.store(FREE, Release);
+        // Release: what its holder did to it comes before what the next one does, who may take it by its number and not
+        // look at the head. tests/loom_slots.rs dies without it (FreeRelaxed).
+        state.store(FREE, if mutant!(FreeRelaxed) { Relaxed } else { Release });
         let mut head = self.head.0.load(Relaxed);
         loop {
             below.store(top(head), Relaxed);
-            // Release: who pops the slot sees the slot below it.
-            match self.head.0.compare_exchange_weak(head, with_top(head, index), AcqRel, Relaxed) {
+            // Release: who pops the slot sees the slot below it. tests/loom_slots.rs dies without it (PushRelaxed).
+            let order = if mutant!(PushRelaxed) { Relaxed } else { AcqRel };
+            match self.head.0.compare_exchange_weak(head, with_top(head, index), order, Relaxed) {
                 Err(now) => head = now,
                 Ok(_) => return,
             }
@@ -116,6 +124,34 @@ impl Slots {
     /// Number of free slots; a snapshot that may be out of date at once.
     pub(super) fn free(&self) -> usize {
         self.state.iter().filter(|state| state.load(Relaxed) == FREE).count()
+    }
+}
+
+/// The slots of a pool without its memory, for `tests/loom_slots.rs`.
+#[cfg(loom)]
+#[derive(Debug)]
+pub struct ModelSlots(Slots);
+
+#[cfg(loom)]
+impl ModelSlots {
+    /// As many free slots.
+    pub fn new(count: u32) -> Self {
+        Self(Slots::new(count))
+    }
+
+    /// As [`super::pool::DmaPool::take`].
+    pub fn take(&self) -> Option<u32> {
+        self.0.take()
+    }
+
+    /// As [`super::pool::DmaPool::take_at`].
+    pub fn take_at(&self, index: u32) -> bool {
+        self.0.take_at(index)
+    }
+
+    /// As dropping the buffer.
+    pub fn give(&self, index: u32) {
+        self.0.give(index);
     }
 }
 

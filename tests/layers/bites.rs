@@ -160,6 +160,7 @@ fn foreign_names_stay_where_they_belong() {
     passes("src/python/mod.rs", "use pyo3::prelude::*;");
     bites("src/queue/ring.rs", "use core::sync::atomic::AtomicU16;", 1, "from crate::sync");
     bites("src/queue/ring.rs", "use std::{fmt, sync::Mutex};", 1, "from crate::sync");
+    bites("src/mem/slots.rs", "use core::sync::atomic::AtomicU64;", 1, "from crate::sync");
     passes("src/queue/ring.rs", "use alloc::sync::Arc;\nuse core::fmt;");
 }
 

@@ -127,6 +127,7 @@ pub struct Case {
     pub order: ByteOrder,
     pub strict: bool,
     pub large_tables: u16,
+    pub direct_from: u16,
 }
 
 impl Case {
@@ -139,6 +140,7 @@ impl Case {
             order: ByteOrder::Little,
             strict: false,
             large_tables: 0,
+            direct_from: u16::MAX,
         }
     }
 
@@ -158,6 +160,7 @@ impl Case {
         config.event_idx = self.event_idx;
         config.indirect = self.indirect;
         config.large_tables = self.large_tables;
+        config.direct_from = self.direct_from;
         config.slots = self.slots;
         config.strict = self.strict;
         config

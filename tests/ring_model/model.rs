@@ -4,8 +4,9 @@ use std::collections::VecDeque;
 
 use virtio::Error;
 use virtio::error::Violation;
-use virtio::queue::Token;
+use virtio::queue::{SlotOrder, Token};
 use virtio::soft::Lie;
+use virtio::spec::ByteOrder;
 
 use crate::ring_common::{Added, Case, Rig};
 
@@ -246,7 +247,7 @@ impl Model {
     }
 
     fn add_array<const R: usize, const W: usize>(&mut self, len: u32) {
-        let room = if R + W == 0 { None } else { self.room((R + W) as u16, false) };
+        let room = if R + W == 0 { None } else { self.room_for_array((R + W) as u16) };
         let readable: [_; R] = std::array::from_fn(|_| self.rig.buf(len));
         let writable: [_; W] = std::array::from_fn(|_| self.rig.buf(len));
         let numbers: Vec<_> = readable.iter().chain(&writable).map(|buf| buf.number).collect();
@@ -259,6 +260,21 @@ impl Model {
                 assert_eq!(back.map(|buf| buf.number).collect::<Vec<_>>(), numbers);
             }
             (result, room) => panic!("{result:?} where the model has {room:?}"),
+        }
+    }
+
+    /// What a chain that is added in one call takes: no table where `direct_from` descriptors are free, and it fits.
+    fn room_for_array(&self, parts: u16) -> Option<(bool, u32, u32, u32)> {
+        let by_table = self.room(parts, false);
+        let (free, from, count) = (self.free, u32::from(self.case.direct_from), u32::from(parts));
+        // Where so many are free even after it, nobody asks whether there would be a table.
+        let short_way = self.case.order == ByteOrder::Little
+            && self.case.slots == SlotOrder::FreeList
+            && free >= from + count;
+        if short_way || by_table.is_some() && free >= from.max(count) {
+            self.room(parts, true)
+        } else {
+            by_table
         }
     }
 

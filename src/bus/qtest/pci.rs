@@ -123,7 +123,7 @@ impl Machine {
         let mut bars = Vec::new();
         while bars.len() < usize::from(config::BARS) {
             let index = bars.len() as u8;
-            let at = config::BAR0 + 4 * u64::from(index);
+            let at = config::BAR0.saturating_add(u64::from(index).saturating_mul(4));
             space.write32(at, u32::MAX)?;
             let mask = space.read32(at)?;
             let io = mask & 1 != 0;
@@ -146,7 +146,7 @@ impl Machine {
                 bars.push(Some((kind, Registers { machine: Arc::clone(self), place, size })));
             }
             if wide && bars.len() < usize::from(config::BARS) {
-                space.write32(at + 4, 0)?;
+                space.write32(at.saturating_add(4), 0)?;
                 bars.push(None);
             }
         }
@@ -164,12 +164,12 @@ fn find_msix(space: &Registers, bars: &[Option<(BarKind, Registers)>]) -> Result
         if at < config::HEADER_END {
             break;
         }
-        if space.read8(at + cap::ID)? != msix::ID {
-            at = u64::from(space.read8(at + cap::NEXT)? & !0x3);
+        if space.read8(at.saturating_add(cap::ID))? != msix::ID {
+            at = u64::from(space.read8(at.saturating_add(cap::NEXT))? & !0x3);
             continue;
         }
-        let count = (space.read16(at + msix::CONTROL)? & msix::CONTROL_SIZE) + 1;
-        let table = space.read32(at + msix::TABLE)?;
+        let count = (space.read16(at.saturating_add(msix::CONTROL))? & msix::CONTROL_SIZE).saturating_add(1);
+        let table = space.read32(at.saturating_add(msix::TABLE))?;
         let offset = u64::from(table & !msix::BIR);
         let end = offset.saturating_add(u64::from(count).saturating_mul(msix::ENTRY));
         let bar = bars.get((table & msix::BIR) as usize).and_then(Option::as_ref);
@@ -183,13 +183,14 @@ impl Msix {
     /// Writes table entry `index`; it is masked where there is no vector for it.
     fn set(&self, index: u16, vector: Option<&Vector>) -> Result<()> {
         let entry = self.offset.saturating_add(u64::from(index).saturating_mul(msix::ENTRY));
+        let write = |field: u64, value: u32| self.table.write32(entry.saturating_add(field), value);
         let Some(vector) = vector else {
-            return self.table.write32(entry + msix::ENTRY_CONTROL, 1);
+            return write(msix::ENTRY_CONTROL, 1);
         };
-        self.table.write32(entry + msix::ENTRY_ADDRESS, vector.address as u32)?;
-        self.table.write32(entry + msix::ENTRY_ADDRESS + 4, (vector.address >> 32) as u32)?;
-        self.table.write32(entry + msix::ENTRY_DATA, MESSAGE)?;
-        self.table.write32(entry + msix::ENTRY_CONTROL, 0)
+        write(msix::ENTRY_ADDRESS, vector.address as u32)?;
+        write(msix::ENTRY_ADDRESS.saturating_add(4), (vector.address >> 32) as u32)?;
+        write(msix::ENTRY_DATA, MESSAGE)?;
+        write(msix::ENTRY_CONTROL, 0)
     }
 }
 
@@ -207,7 +208,7 @@ impl Function {
 
     /// Switches MSI-X off, and forgets its vectors. Nothing is asked of a function that never had it on.
     fn msix_off(&self, interrupts: &mut Interrupts, msix: &Msix) -> Result<()> {
-        let control = msix.capability + msix::CONTROL;
+        let control = msix.capability.saturating_add(msix::CONTROL);
         let now = self.config.read16(control)?;
         self.config.write16(control, now & !(msix::CONTROL_ENABLE | msix::CONTROL_MASK_ALL))?;
         for vector in interrupts.vectors.drain(..) {
@@ -217,7 +218,7 @@ impl Function {
     }
 
     fn msix_on(&self, interrupts: &mut Interrupts, msix: &Msix, count: u16) -> Result<Vec<EventFd>> {
-        let control = msix.capability + msix::CONTROL;
+        let control = msix.capability.saturating_add(msix::CONTROL);
         let now = self.config.read16(control)?;
         self.config.write16(control, now | msix::CONTROL_ENABLE | msix::CONTROL_MASK_ALL)?;
         for index in 0..count {

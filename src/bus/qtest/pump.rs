@@ -111,7 +111,7 @@ impl Shared {
             limit: "the interrupt vectors of one machine: open devices with fewer queues",
         };
         let word = (0..WORDS).find(|word| state.vectors.iter().all(|(used, _)| used != word)).ok_or(full)?;
-        let offset = word * size_of::<u32>();
+        let offset = word.saturating_mul(size_of::<u32>());
         words.store(offset, 0u32)?;
         state.vectors.push((word, event.downgrade()));
         drop(state);
@@ -212,7 +212,7 @@ impl Shared {
         let mut due: Vec<EventFd> = Vec::new();
         if let Some(words) = &state.words {
             for (word, event) in &state.vectors {
-                let offset = word * size_of::<u32>();
+                let offset = word.saturating_mul(size_of::<u32>());
                 if !matches!(words.load::<u32>(offset), Ok(0)) {
                     // Cleared before the signal: a message that comes between finds the waiter about to look.
                     let _ = words.store(offset, 0u32);
