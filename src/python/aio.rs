@@ -28,7 +28,7 @@ use super::features::Features;
 use super::memory::{Flow, Pools};
 use super::used::Events;
 use super::whole::Whole;
-use super::{counted, error, wait};
+use super::{counted, end, error, wait};
 use crate::device::QueuePort;
 use crate::drivers::block::{Done, Progress, Submitter};
 use crate::drivers::{self, BlockOptions};
@@ -66,6 +66,17 @@ pub(super) struct AsyncBlock {
     timed: AtomicBool,
     timer: Mutex<Option<Py<PyAny>>>,
     closed: AtomicBool,
+}
+
+impl Drop for AsyncBlock {
+    fn drop(&mut self) {
+        if let Some(open) = self.open.get()
+            && self.owner.is_current()
+            && !self.closed.swap(true, Ordering::Relaxed)
+        {
+            end::forgotten(|| open.disk.close());
+        }
+    }
 }
 
 impl AsyncBlock {
@@ -274,7 +285,7 @@ impl AsyncBlock {
             return Ok(());
         }
         let Some(open) = self.open.get() else { return Ok(()) };
-        Ok(py.detach(|| open.disk.close())?)
+        end::closed(py, py.detach(|| open.disk.close()))
     }
 
     /// After the close: tells those who wait, and lets go of the loop.

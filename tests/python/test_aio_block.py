@@ -349,6 +349,23 @@ def test_opened_and_closed_many_times_it_leaves_nothing(run: Any) -> None:
     run(main())
 
 
+def test_m2_memory_that_is_kept_is_told_of() -> None:
+    async def main(how: str) -> None:
+        device = testing.block(size="1M", checked=False)
+        disk = await aio.Block(device.address, control_timeout=0.05).open()
+        device.tell("removed")
+        if how == "close":
+            with pytest.raises(virtio.DisconnectedError):
+                await disk.close()
+        else:
+            del disk
+
+    for how in ("close", "forgotten"):
+        with pytest.warns(ResourceWarning, match="kept for the life of the process"):
+            asyncio.run(main(how))
+            gc.collect()
+
+
 def test_a_loop_that_is_forgotten_with_tasks_under_way_takes_the_device_along() -> None:
     device = testing.block(size=1 << 20, lies=["stalls"])
     with device as address:
