@@ -217,6 +217,11 @@ impl AsyncBlock {
 
     /// Opens the device, for the tasks of a loop. May wait; for another thread.
     fn _open(&self, py: Python<'_>, event_loop: Bound<'_, PyAny>) -> PyResult<()> {
+        let twice = || PyRuntimeError::new_err("the block device is open already");
+        if self.open.get().is_some() {
+            // A second look at the device would reset it.
+            return Err(self.get().err().unwrap_or_else(twice));
+        }
         let options = self.options.clone();
         let made = py.detach(|| drivers::Block::open(&self.address, options));
         let open = Open {
@@ -225,7 +230,7 @@ impl AsyncBlock {
             call_soon: event_loop.getattr("call_soon")?.unbind(),
             event_loop: event_loop.unbind(),
         };
-        self.open.set(open).map_err(|_| PyRuntimeError::new_err("the block device is open already"))
+        self.open.set(open).map_err(|_| twice())
     }
 
     /// Watches the queue's event, that of a new connection after a recovery.

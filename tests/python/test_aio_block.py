@@ -193,6 +193,20 @@ def test_a_close_ends_what_is_under_way_with_a_typed_error(run: Any) -> None:
     run(main())
 
 
+def test_a_second_open_is_refused_and_leaves_the_device_as_it_is(run: Any) -> None:
+    async def main() -> None:
+        with testing.block(size="1M") as address:
+            async with aio.Block(address) as disk:
+                await disk.pwrite(b"x" * 512, 0)
+                with pytest.raises(RuntimeError, match="open already"):
+                    await disk.open()
+                assert await disk.pread(512, 0) == b"x" * 512
+            with pytest.raises(virtio.ClosedError):
+                await disk.open()
+
+    run(main())
+
+
 def test_leaving_by_an_exception_closes_the_device(run: Any) -> None:
     async def main() -> None:
         with pytest.raises(KeyError):
