@@ -1,7 +1,7 @@
 //! Writes random bytes of an entropy device to standard output: `entropy [ADDRESS [BYTES]]`.
 //!
 //! ```sh
-//! cargo run --example entropy -- soft:entropy 32 | xxd
+//! cargo run --example entropy -- soft:entropy 32 | od -An -tx1
 //! ```
 
 use std::error::Error;

@@ -174,6 +174,8 @@ pub enum Error {
     MissingFeatures {
         /// Names of what is missing, and why.
         missing: Box<str>,
+        /// Names of all that was required.
+        required: Box<str>,
         /// Names of what the device offers.
         offered: Box<str>,
     },

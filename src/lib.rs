@@ -113,4 +113,5 @@ pub use open::{open, open_with};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
+#[cfg_attr(feature = "qtest", doc = include_str!("../docs/qemu.md"))]
 struct ReadmeExamples;

@@ -1,7 +1,7 @@
 """A cache that numpy holds, filled from a block device and written back without a copy in this process.
 
-The cache is a memory file: numpy has it mapped, the device reads and writes it, and its descriptor can be handed to
-another process, which sees the same bytes.
+The cache is a memory file: numpy has it mapped, the device reads and writes it, and another process that is handed its
+descriptor has the same bytes.
 
     python examples/python/numpy_cache.py [SIZE [ADDRESS]]      SIZE such as 1G; 64M unless told
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import subprocess
 import sys
 
 import numpy as np
@@ -17,6 +18,13 @@ import numpy as np
 import virtio
 
 BLOCK = 64 << 10
+
+# What the other process does: it maps the descriptor, and prints the number at a place.
+OTHER = """
+import mmap, sys
+fd, size, at = map(int, sys.argv[1:])
+print(int.from_bytes(mmap.mmap(fd, size)[at : at + 8], sys.byteorder))
+"""
 
 
 def size_of(text: str) -> int:
@@ -36,7 +44,8 @@ def main(arguments: list[str]) -> None:
     offsets = np.arange(blocks, dtype=np.int64) * BLOCK
 
     with virtio.Block(address) as disk:
-        pool = disk.pool(blocks, BLOCK, region=virtio.Region(fd))
+        region = virtio.Region(fd)
+        pool = disk.pool(blocks, BLOCK, region=region)
 
         # What numpy writes into the cache goes to the device …
         cache[:] = np.arange(blocks, dtype=np.uint64)[:, None]
@@ -54,6 +63,12 @@ def main(arguments: list[str]) -> None:
         assert cache[blocks // 2, 0] == 12345
         disk.pwrite(pool[blocks // 2], int(offsets[blocks // 2]))
         assert int.from_bytes(disk.pread(512, int(offsets[blocks // 2]))[:8], sys.byteorder) == 12345
+
+        # Another process has what the device read, by the descriptor alone.
+        disk.readinto(pool[blocks - 1], int(offsets[blocks // 2]))
+        handed = [str(number) for number in (region.fileno(), size, (blocks - 1) * BLOCK)]
+        command = [sys.executable, "-c", OTHER, *handed]
+        assert int(subprocess.check_output(command, pass_fds=[region.fileno()])) == 12345
     print(f"{text} written and read in blocks of {BLOCK >> 10} KiB, sum {int(cache.sum()):#x}")
     os.close(fd)
 

@@ -42,7 +42,7 @@ class FeatureError(VirtioError):
     offered: str = ""
     """Names of what the device offers."""
     required: str = ""
-    """Names of what was asked of it, where it refused that."""
+    """Names of what was asked of it."""
     missing: str = ""
     """What is missing, and why."""
 

@@ -344,9 +344,11 @@ impl Negotiated {
             return Ok(());
         }
         let texts: Vec<String> = missing.iter().map(|bit| self.explain(bit)).collect();
+        let names = |features: Features| features.names(self.device_type).to_string().into_boxed_str();
         Err(Error::MissingFeatures {
             missing: texts.join("; ").into_boxed_str(),
-            offered: self.offered.names(self.device_type).to_string().into_boxed_str(),
+            required: names(self.required.by_anyone()),
+            offered: names(self.offered),
         })
     }
 

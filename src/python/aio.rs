@@ -28,7 +28,7 @@ use super::features::Features;
 use super::memory::{Flow, Pools};
 use super::used::Events;
 use super::whole::Whole;
-use super::{counted, error, wait};
+use super::{counted, end, error, wait};
 use crate::device::QueuePort;
 use crate::drivers::block::{Done, Progress, Submitter};
 use crate::drivers::{self, BlockOptions};
@@ -66,6 +66,17 @@ pub(super) struct AsyncBlock {
     timed: AtomicBool,
     timer: Mutex<Option<Py<PyAny>>>,
     closed: AtomicBool,
+}
+
+impl Drop for AsyncBlock {
+    fn drop(&mut self) {
+        if let Some(open) = self.open.get()
+            && self.owner.is_current()
+            && !self.closed.swap(true, Ordering::Relaxed)
+        {
+            end::forgotten(|| open.disk.close());
+        }
+    }
 }
 
 impl AsyncBlock {
@@ -206,6 +217,11 @@ impl AsyncBlock {
 
     /// Opens the device, for the tasks of a loop. May wait; for another thread.
     fn _open(&self, py: Python<'_>, event_loop: Bound<'_, PyAny>) -> PyResult<()> {
+        let twice = || PyRuntimeError::new_err("the block device is open already");
+        if self.open.get().is_some() {
+            // A second look at the device would reset it.
+            return Err(self.get().err().unwrap_or_else(twice));
+        }
         let options = self.options.clone();
         let made = py.detach(|| drivers::Block::open(&self.address, options));
         let open = Open {
@@ -214,7 +230,7 @@ impl AsyncBlock {
             call_soon: event_loop.getattr("call_soon")?.unbind(),
             event_loop: event_loop.unbind(),
         };
-        self.open.set(open).map_err(|_| PyRuntimeError::new_err("the block device is open already"))
+        self.open.set(open).map_err(|_| twice())
     }
 
     /// Watches the queue's event, that of a new connection after a recovery.
@@ -274,7 +290,7 @@ impl AsyncBlock {
             return Ok(());
         }
         let Some(open) = self.open.get() else { return Ok(()) };
-        Ok(py.detach(|| open.disk.close())?)
+        end::closed(py, py.detach(|| open.disk.close()))
     }
 
     /// After the close: tells those who wait, and lets go of the loop.

@@ -8,14 +8,15 @@ use core::cell::RefCell;
 use pyo3::buffer::PyBuffer;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyMemoryView};
+use pyo3::types::{PyBytes, PyDict, PyMemoryView, PyTuple};
 
 use super::buffer::{Buffer, Export, Pool, Region};
 use super::features::Features;
 use super::memory::{Flow, Pools};
 use super::used::Events;
 use super::whole::{Whole, whole};
-use super::{error, of_package, wait};
+use super::{end, error, of_package, wait};
+use crate::device::Phase;
 use crate::drivers::{self, Between, BlockOptions, Reconnect};
 use crate::mem::pool::DmaBuf;
 use crate::mem::process::Process;
@@ -33,6 +34,14 @@ pub(super) struct Block {
     disk: drivers::Block,
     pools: Arc<Pools>,
     owner: Process,
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        if self.disk.device().phase() != Phase::Closed {
+            end::forgotten(|| self.disk.close());
+        }
+    }
 }
 
 /// Whatever has bytes, as bytes: of `bytes` themselves, which nobody changes, no copy is made.
@@ -359,16 +368,16 @@ impl Block {
         if !self.owner.is_current() {
             return Ok(());
         }
-        Ok(py.detach(|| self.disk.close())?)
+        end::closed(py, py.detach(|| self.disk.close()))
     }
 
     fn __enter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
         slf
     }
 
-    #[pyo3(signature = (*_exc))]
-    fn __exit__(&self, py: Python<'_>, _exc: &Bound<'_, pyo3::types::PyTuple>) -> PyResult<()> {
-        self.close(py)
+    #[pyo3(signature = (*exc))]
+    fn __exit__(&self, py: Python<'_>, exc: &Bound<'_, PyTuple>) -> PyResult<()> {
+        end::left(py, self.close(py), exc)
     }
 
     fn __repr__(&self) -> String {

@@ -7,11 +7,11 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::PoisonError;
 
 use pyo3::IntoPyObjectExt;
-use pyo3::exceptions::PyResourceWarning;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyTuple};
 
 use super::buffer::{Buffer, Pool, Region};
+use super::end::{self, Held};
 use super::features::{Features, set};
 use super::memory::{Memory, Pools};
 use super::queue::{Inner, Queue};
@@ -46,7 +46,7 @@ pub(super) fn open(
 /// One virtio device. Leaving its `with` resets it and takes its memory away; buffers and views stay valid.
 #[pyclass(frozen, module = "virtio")]
 pub(super) struct Device {
-    pub(super) inner: Arc<device::Device>,
+    pub(super) inner: Arc<Held>,
     queues: Mutex<Vec<Weak<Inner>>>,
     pools: Arc<Pools>,
     owner: Process,
@@ -57,7 +57,7 @@ pub(super) struct Device {
 impl Device {
     fn new(device: device::Device) -> Self {
         Self {
-            inner: Arc::new(device),
+            inner: Arc::new(Held::new(device)),
             queues: Mutex::default(),
             pools: Arc::default(),
             owner: Process::current(),
@@ -213,12 +213,7 @@ impl Device {
             self.wake.lock().unwrap_or_else(PoisonError::into_inner).take();
             closed
         });
-        let Err(error) = closed else { return Ok(()) };
-        let text = alloc::format!("memory is kept for the life of the process: {error}\0");
-        if let Ok(text) = core::ffi::CStr::from_bytes_until_nul(text.as_bytes()) {
-            PyErr::warn(py, &py.get_type::<PyResourceWarning>(), text, 1)?;
-        }
-        Err(error.into())
+        end::closed(py, closed)
     }
 
     /// One buffer of `length` bytes, all zero. Its memory is the device's again when nobody refers to it any more: no
@@ -313,9 +308,9 @@ impl Device {
         slf
     }
 
-    #[pyo3(signature = (*_exc))]
-    fn __exit__(&self, py: Python<'_>, _exc: &Bound<'_, pyo3::types::PyTuple>) -> PyResult<()> {
-        self.close(py)
+    #[pyo3(signature = (*exc))]
+    fn __exit__(&self, py: Python<'_>, exc: &Bound<'_, PyTuple>) -> PyResult<()> {
+        end::left(py, self.close(py), exc)
     }
 
     fn __repr__(&self, py: Python<'_>) -> String {

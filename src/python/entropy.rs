@@ -5,14 +5,14 @@ use std::sync::PoisonError;
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyBytes, PyTuple};
 
 use super::whole::Whole;
-use super::{error, wait};
-use crate::Error;
+use super::{end, error, wait};
 use crate::drivers::{self, Between};
 use crate::mem::process::Process;
 use crate::sync::Mutex;
+use crate::{Error, Result};
 
 /// Random bytes from an entropy device.
 #[pyclass(frozen, module = "virtio")]
@@ -20,6 +20,21 @@ pub(super) struct Entropy {
     source: Mutex<Option<drivers::Entropy>>,
     address: String,
     owner: Process,
+}
+
+impl Entropy {
+    fn shut(&self) -> Result<()> {
+        let source = self.source.lock().unwrap_or_else(PoisonError::into_inner).take();
+        source.map_or(Ok(()), |source| source.into_device().close())
+    }
+}
+
+impl Drop for Entropy {
+    fn drop(&mut self) {
+        if self.owner.is_current() {
+            end::forgotten(|| self.shut());
+        }
+    }
 }
 
 #[pymethods]
@@ -57,11 +72,7 @@ impl Entropy {
         if !self.owner.is_current() {
             return Ok(());
         }
-        let closed = py.detach(|| {
-            let source = self.source.lock().unwrap_or_else(PoisonError::into_inner).take();
-            source.map_or(Ok(()), |source| source.into_device().close())
-        });
-        Ok(closed?)
+        end::closed(py, py.detach(|| self.shut()))
     }
 
     /// Where it is.
@@ -74,9 +85,9 @@ impl Entropy {
         slf
     }
 
-    #[pyo3(signature = (*_exc))]
-    fn __exit__(&self, py: Python<'_>, _exc: &Bound<'_, pyo3::types::PyTuple>) -> PyResult<()> {
-        self.close(py)
+    #[pyo3(signature = (*exc))]
+    fn __exit__(&self, py: Python<'_>, exc: &Bound<'_, PyTuple>) -> PyResult<()> {
+        end::left(py, self.close(py), exc)
     }
 
     fn __repr__(&self) -> String {

@@ -118,8 +118,9 @@ fn details(made: &Bound<'_, PyAny>, kind: &Error) -> PyResult<()> {
             made.setattr("needed", needed)?;
             made.setattr("have", have)
         }
-        Error::MissingFeatures { missing, offered } => {
+        Error::MissingFeatures { missing, required, offered } => {
             made.setattr("missing", missing.as_ref())?;
+            made.setattr("required", required.as_ref())?;
             made.setattr("offered", offered.as_ref())
         }
         Error::FeaturesRejected { accepted } => made.setattr("required", accepted.as_ref()),

@@ -12,6 +12,7 @@ mod batch;
 mod block;
 mod buffer;
 mod device;
+mod end;
 mod entropy;
 mod error;
 mod features;

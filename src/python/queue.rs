@@ -14,6 +14,7 @@ use pyo3::types::{PyDict, PyList};
 
 use super::batch;
 use super::buffer::Buffer;
+use super::end::Held;
 use super::memory::{Flow, Pools};
 use super::used::Used;
 use super::whole::Whole;
@@ -33,7 +34,7 @@ const DRAIN: Duration = Duration::from_secs(1);
 pub(super) struct Inner {
     // Before the device: a queue that is dropped after the reset finds its proof.
     pub(super) shared: SharedQueue,
-    pub(super) device: Arc<device::Device>,
+    pub(super) device: Arc<Held>,
     pub(super) pools: Arc<Pools>,
     owner: Process,
     fd: RawFd,
@@ -42,7 +43,7 @@ pub(super) struct Inner {
 }
 
 impl Inner {
-    pub(super) fn new(queue: device::Queue<DmaBuf>, device: Arc<device::Device>, pools: Arc<Pools>) -> Self {
+    pub(super) fn new(queue: device::Queue<DmaBuf>, device: Arc<Held>, pools: Arc<Pools>) -> Self {
         let (fd, index, size) = (queue.as_fd().as_raw_fd(), queue.index(), queue.size());
         Self { shared: queue.share(), device, pools, owner: Process::current(), fd, index, size }
     }

@@ -193,6 +193,20 @@ def test_a_close_ends_what_is_under_way_with_a_typed_error(run: Any) -> None:
     run(main())
 
 
+def test_a_second_open_is_refused_and_leaves_the_device_as_it_is(run: Any) -> None:
+    async def main() -> None:
+        with testing.block(size="1M") as address:
+            async with aio.Block(address) as disk:
+                await disk.pwrite(b"x" * 512, 0)
+                with pytest.raises(RuntimeError, match="open already"):
+                    await disk.open()
+                assert await disk.pread(512, 0) == b"x" * 512
+            with pytest.raises(virtio.ClosedError):
+                await disk.open()
+
+    run(main())
+
+
 def test_leaving_by_an_exception_closes_the_device(run: Any) -> None:
     async def main() -> None:
         with pytest.raises(KeyError):
@@ -347,6 +361,23 @@ def test_opened_and_closed_many_times_it_leaves_nothing(run: Any) -> None:
         assert descriptors() == before and not any(ref() for ref in refs)
 
     run(main())
+
+
+def test_m2_memory_that_is_kept_is_told_of() -> None:
+    async def main(how: str) -> None:
+        device = testing.block(size="1M", checked=False)
+        disk = await aio.Block(device.address, control_timeout=0.05).open()
+        device.tell("removed")
+        if how == "close":
+            with pytest.raises(virtio.DisconnectedError):
+                await disk.close()
+        else:
+            del disk
+
+    for how in ("close", "forgotten"):
+        with pytest.warns(ResourceWarning, match="kept for the life of the process"):
+            asyncio.run(main(how))
+            gc.collect()
 
 
 def test_a_loop_that_is_forgotten_with_tasks_under_way_takes_the_device_along() -> None:

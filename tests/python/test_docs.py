@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import textwrap
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +16,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```(\S*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-# Run elsewhere: Rust by its own doc tests. What is no code stands as text, and settings are not run.
-OTHER = {"rust", "text", "toml", ""}
-# Commands for a tree with the tools to build it; the test suite is what runs them.
+# What is no code stands as text, and settings are not run.
+OTHER = {"text", "toml", ""}
+# Commands for a tree with the tools to build it: tools/doc-commands runs the README's; the others call what CI is made
+# of, or measure.
 NOT_HERE = {"README.md": {"sh"}, "docs/performance.md": {"sh"}, "docs/testing.md": {"sh"}, "docs/qemu.md": {"sh"}}
 
 
@@ -41,11 +43,25 @@ WITH_PYTHON = [doc for doc in DOCUMENTS if any(block.language == "python" for bl
 WITH_CONSOLE = [doc for doc in DOCUMENTS if any(block.language == "console" for block in blocks(doc))]
 
 
+# Their Rust is run by doc tests.
+DOC_TESTS = re.findall(r'include_str!\("\.\./(\S+)"\)', (ROOT / "src" / "lib.rs").read_text())
+
+
 def test_each_block_is_of_a_kind_that_something_runs() -> None:
     for document in DOCUMENTS:
         for block in blocks(document):
+            if block.language.split(",")[0] == "rust":
+                assert name(document) in DOC_TESTS, f"{name(document)}:{block.line}: src/lib.rs does not include it"
+                continue
             allowed = OTHER | {"python", "console"} | NOT_HERE.get(name(document), set())
             assert block.language in allowed, f"{name(document)}:{block.line}: nothing runs {block.language}"
+
+
+def test_settings_are_well_formed() -> None:
+    for document in DOCUMENTS:
+        for block in blocks(document):
+            if block.language == "toml":
+                assert tomllib.loads(block.code), f"{name(document)}:{block.line}"
 
 
 @pytest.mark.parametrize("document", WITH_PYTHON, ids=name)

@@ -50,6 +50,7 @@ def test_features_that_are_missing_are_named() -> None:
         with pytest.raises(virtio.FeatureError) as missing:
             dev.negotiate(require=virtio.Feature.EVENT_IDX)
         assert "EVENT_IDX" in missing.value.missing and "VERSION_1" in missing.value.offered
+        assert missing.value.required == "EVENT_IDX|VERSION_1"
         assert dev.phase == "failed"
         dev.reset()
         assert virtio.Feature.VERSION_1 in dev.negotiate()

@@ -129,6 +129,67 @@ def test_m2_exits_in_any_order_give_every_buffer_back(transport: str) -> None:
         assert memoryview(pool).tobytes() == bytes(4 * 256)
 
 
+class Unstoppable:
+    """Opens a device, which then never confirms a reset."""
+
+    def __init__(self, kind: str) -> None:
+        self.device = testing.block(size="1M", checked=False) if kind != "Entropy" else testing.entropy(checked=False)
+        if kind == "open":
+            self.handle: virtio.Device | virtio.Block | virtio.Entropy = virtio.open(
+                self.device.address, control_timeout=0.05
+            )
+        elif kind == "Block":
+            self.handle = virtio.Block(self.device.address, control_timeout=0.05)
+        else:
+            self.handle = virtio.Entropy(self.device.address)
+        self.device.tell("removed")
+
+    def forget(self) -> None:
+        del self.handle
+        gc.collect()
+
+
+KINDS = ["open", "Block", "Entropy"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_m2_memory_that_is_kept_is_told_of_by_a_close(kind: str) -> None:
+    unstoppable = Unstoppable(kind)
+    with pytest.warns(ResourceWarning, match="kept for the life of the process"):
+        with pytest.raises(virtio.DisconnectedError):
+            unstoppable.handle.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_m2_memory_that_is_kept_is_told_of_when_a_device_is_forgotten(kind: str) -> None:
+    unstoppable = Unstoppable(kind)
+    with pytest.warns(ResourceWarning, match="kept for the life of the process"):
+        unstoppable.forget()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_m2_the_exception_that_ends_a_with_is_the_context_of_what_its_close_raises(kind: str) -> None:
+    unstoppable = Unstoppable(kind)
+    with pytest.warns(ResourceWarning), pytest.raises(virtio.DisconnectedError) as lost:
+        with unstoppable.handle:
+            raise KeyError("the program's own")
+    assert isinstance(lost.value.__context__, KeyError)
+
+
+def test_m2_a_device_that_is_forgotten_while_an_exception_is_on_its_way_harms_it_not() -> None:
+    def work() -> None:
+        forgotten = Unstoppable("open")
+        assert forgotten.handle
+        raise KeyError("the program's own")
+
+    with pytest.warns(ResourceWarning, match="kept for the life of the process"):
+        with pytest.raises(KeyError) as raised:
+            work()
+        raised.value.__traceback__ = None
+        del raised
+        gc.collect()
+
+
 def test_m3_every_use_after_close_is_a_closed_error(entropy: Running) -> None:
     dev, q = entropy
     buf, other = dev.alloc(8), dev.alloc(8)

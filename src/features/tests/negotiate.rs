@@ -95,9 +95,9 @@ fn c5_a_required_packed_without_version_1_fails_by_name() {
     let result = Negotiation::new(UNKNOWN, Features::RING_PACKED | Features::EVENT_IDX)
         .require(Origin::Caller, Features::RING_PACKED)
         .resolve();
-    let Err(Error::MissingFeatures { missing, offered }) = result else { panic!("{result:?}") };
+    let Err(Error::MissingFeatures { missing, required, offered }) = result else { panic!("{result:?}") };
     assert_eq!(&*missing, "RING_PACKED (required by caller): requires VERSION_1, VERSION_1: not offered");
-    assert_eq!(&*offered, "EVENT_IDX|RING_PACKED");
+    assert_eq!((&*required, &*offered), ("RING_PACKED", "EVENT_IDX|RING_PACKED"));
 }
 
 #[test]
