@@ -1,8 +1,8 @@
 //! Atomics, fences and locks: core's and std's, or loom's under `--cfg loom`.
 //!
-//! Rings, shared queues and pools take their tools from here, so that what loom explores is the real code. Under loom a *mutant* can be switched on at run time: a place that names one with `mutant!`
-//! leaves its fence out, relaxes its store or forgets its wake-up, and the models of `tests/loom_*.rs` must
-//! notice.
+//! Rings, shared queues and pools take their tools from here, so that what loom explores is the real code. Under
+//! loom a *mutant* can be switched on at run time: a place that names one with `mutant!` leaves its fence out, relaxes
+//! its store or forgets its wake-up, and the models of `tests/loom_*.rs` must notice.
 
 #[cfg(not(loom))]
 pub use core::sync::atomic::{

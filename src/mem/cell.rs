@@ -196,8 +196,8 @@ cells!(
     16
 );
 
-/// A descriptor table or a part of one, borrowed and held by value: for loops, which would otherwise load pointer and length anew
-/// after every atomic store.
+/// A descriptor table or a part of one, borrowed and held by value: for loops, which would otherwise load pointer and
+/// length anew after every atomic store.
 #[derive(Clone, Copy)]
 pub(crate) struct Pairs64View<'a> {
     cells: imp::View<'a, imp::Pairs64>,

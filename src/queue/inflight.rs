@@ -67,6 +67,14 @@ pub(super) struct FreeList {
     pub(super) last: u32,
 }
 
+impl FreeList {
+    /// The first run, of `parts` places, is taken: the one at `after` is the first now.
+    #[inline(always)]
+    pub(super) fn pop(&mut self, parts: u16, after: u32) {
+        *self = Self { first: after, count: self.count.wrapping_sub(parts.into()), last: NIL };
+    }
+}
+
 /// In ring order, places go back when all older ones have.
 #[derive(Debug)]
 pub(super) struct RingOrder {

@@ -197,8 +197,7 @@ impl<B> InFlight<B> {
         let record = self.heads.get_mut(head as usize)?;
         let start = head as usize;
         let places = self.places.get_mut(start..start.saturating_add(parts.into()))?;
-        self.free =
-            FreeList { first: record.writable, count: self.free.count.wrapping_sub(parts.into()), last: NIL };
+        self.free.pop(parts, record.writable);
         Some(Straight { head, places, record, token: self.token })
     }
 
@@ -223,8 +222,7 @@ impl<B> InFlight<B> {
             *slot = at;
             at = places.get(at as usize)?.next;
         }
-        self.free =
-            FreeList { first: record.writable, count: self.free.count.wrapping_sub(parts.into()), last: NIL };
+        self.free.pop(parts, record.writable);
         Some(Run { head, path: (first, second), places, record, token: self.token })
     }
 
@@ -239,7 +237,7 @@ impl<B> InFlight<B> {
         }
         let at = self.free.first;
         let after = self.heads.get(at as usize)?.writable;
-        self.free = FreeList { first: after, count: self.free.count.wrapping_sub(1), last: NIL };
+        self.free.pop(1, after);
         Some(at)
     }
 

@@ -39,7 +39,8 @@ impl Head {
 }
 
 impl<B> InFlight<B> {
-    /// Has the chain at `head`, of `parts` places, stand, which has just ended with this answer of [`super::inflight::Live::end`].
+    /// Has the chain at `head`, of `parts` places, stand, which has just ended with this answer of
+    /// [`super::inflight::Live::end`].
     #[inline(always)]
     fn stand(&mut self, head: u32, parts: u16, (straight, before): (bool, u32)) {
         if straight {
