@@ -130,14 +130,20 @@ impl Source for Owned {
     }
 }
 
-/// The ring with its source of buffers.
-pub struct Ours<S: Source> {
+/// Chains between two times that the device is shown what was added, where that is not done once a batch.
+pub const SHOW_EVERY: u32 = 16;
+
+/// The ring with its source of buffers. With `SHOWS` a device that polls is shown a long batch piece by piece, by
+/// [`Ring::show`], and begins while the rest is added; else it sees nothing before the batch is whole.
+pub struct Ours<S: Source, const SHOWS: bool = true> {
     ring: Ring<S::Buf>,
     areas: RingAreas,
     source: S,
+    /// Chains added since they were last shown.
+    hidden: u32,
 }
 
-impl<S: Source> Ours<S> {
+impl<S: Source, const SHOWS: bool> Ours<S, SHOWS> {
     /// A ring in new memory, device addresses the same as virtual ones.
     ///
     /// # Errors
@@ -162,7 +168,18 @@ impl<S: Source> Ours<S> {
         let areas = unsafe {
             RingAreas::new(start.add(at.descriptor), start.add(at.driver), start.add(at.device), config.size)
         };
-        Ok(Self { ring, areas, source })
+        Ok(Self { ring, areas, source, hidden: 0 })
+    }
+
+    /// After each chain.
+    #[inline(always)]
+    fn added(&mut self) {
+        if SHOWS {
+            self.hidden = self.hidden.wrapping_add(1);
+            if self.hidden.is_multiple_of(SHOW_EVERY) {
+                self.ring.show();
+            }
+        }
     }
 }
 
@@ -173,7 +190,7 @@ fn leaked(bytes: usize) -> Result<(RingMemory, *mut u8)> {
     Ok((memory, start.as_ptr()))
 }
 
-impl<S: Source> RingDriver for Ours<S> {
+impl<S: Source, const SHOWS: bool> RingDriver for Ours<S, SHOWS> {
     fn areas(&self) -> RingAreas {
         self.areas
     }
@@ -183,6 +200,7 @@ impl<S: Source> RingDriver for Ours<S> {
         let data = self.source.one(r);
         let token = self.ring.add([data], []);
         black_box(token.map_err(Error::from).expect("the harness adds only what fits"));
+        self.added();
     }
 
     #[inline(always)]
@@ -190,11 +208,13 @@ impl<S: Source> RingDriver for Ours<S> {
         let [header, data, status] = self.source.three(r);
         let token = self.ring.add([header], [data, status]);
         black_box(token.map_err(Error::from).expect("the harness adds only what fits"));
+        self.added();
     }
 
     #[inline(always)]
     fn publish(&mut self) {
         assert!(self.ring.publish().is_none());
+        self.hidden = 0;
     }
 
     #[inline(always)]
@@ -221,7 +241,7 @@ pub fn memory_beyond_the_ring() -> Result<u64> {
     let tables = leaked(config.table_bytes())?.0;
     let buffers = Buffers::allocate();
     let (ours, used) = heap_use(|| {
-        let mut ours = Ours::over(&config, Raw, &memory, start, Some(&tables))?;
+        let mut ours = Ours::<_, true>::over(&config, Raw, &memory, start, Some(&tables))?;
         for sequence in 0..256 {
             ours.add3(&buffers.request(sequence));
         }
@@ -238,7 +258,7 @@ pub fn memory_beyond_the_ring() -> Result<u64> {
 pub fn hot_path_allocations(indirect: bool) -> Result<u64> {
     let mut config = RingConfig::new(0, 256);
     config.indirect = indirect;
-    let mut ours = Ours::new(&config, Raw)?;
+    let mut ours = Ours::<_, true>::new(&config, Raw)?;
     let mut device = crate::device::RawDevice::new(ours.areas());
     let buffers = Buffers::allocate();
     let ((), HeapUse { allocations, .. }) = heap_use(|| {

@@ -221,12 +221,6 @@ impl Pairs64 {
     pub(crate) fn view(&self) -> Pairs64View<'_> {
         Pairs64View { cells: imp::view(&self.cells), start: 0, len: self.len() }
     }
-
-    /// Tells the processor that cell `index` will be written soon: a hint, for which `index` may be any number.
-    #[inline(always)]
-    pub(crate) fn will_write(&self, index: usize) {
-        self.cells.will_write(index);
-    }
 }
 
 impl<'a> Pairs64View<'a> {

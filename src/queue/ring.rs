@@ -262,7 +262,6 @@ impl<B: Lease> Ring<B> {
         let (written, (straight, before)) =
             if len > head.writable { self.too_long(id, len, head.writable)? } else { (len, live.end()) };
         self.split.advance();
-        self.split.will_write(id);
         Ok(Some(Completion {
             token,
             written,

@@ -74,13 +74,6 @@ pub(super) struct Split {
     early: u16,
     /// `used.idx` as last read: elements up to here may be taken without another look.
     seen_used: u16,
-    /// Whether descriptors are written for each chain, and not left as they are.
-    rewrites: bool,
-    /// Whether the last look at `used.idx` found nothing new.
-    waits: bool,
-    /// Whether the look before the last one that found something was such a one: then the device works beside us, on
-    /// another processor, and not within our calls.
-    beside: bool,
     /// Whether used buffer notifications are wanted.
     armed: bool,
     /// What `used_event` holds.
@@ -116,9 +109,6 @@ impl Split {
             last_used: 0,
             early: 0,
             seen_used: 0,
-            rewrites: !config.remember,
-            waits: false,
-            beside: false,
             armed: true,
             event: 0,
         })
@@ -138,15 +128,6 @@ impl Split {
     #[inline(always)]
     pub(super) fn table(&self) -> Pairs64View<'_> {
         self.table.view()
-    }
-
-    /// Descriptor `at` was given back, and is likely to be filled soon. If the device is another processor's, the cache line
-    /// is there: it is asked for now, so that stores need not wait for one line after the other.
-    #[inline(always)]
-    pub(super) fn will_write(&self, at: u32) {
-        if self.beside {
-            self.table.will_write(at as usize);
-        }
     }
 
     /// Byte order of the ring.
@@ -261,11 +242,6 @@ impl Split {
     /// Takes `span`, as [`Split::look`] answered, for true.
     #[inline]
     pub(super) fn trust(&mut self, span: u16) {
-        if span == 0 {
-            self.waits = self.rewrites;
-            return;
-        }
-        self.beside = core::mem::replace(&mut self.waits, false);
         self.seen_used = self.last_used.wrapping_add(span);
         if !self.armed && self.event_idx && suppress::far_event_is_stale(self.event, self.last_used) {
             self.park();

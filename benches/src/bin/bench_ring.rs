@@ -48,6 +48,7 @@ fn contenders() -> Contenders {
         Box::new(Bench::new(VIRTIO_DRIVER, buffers(), driver)),
         Box::new(Bench::new("virtio-drivers 0.13.0", shared, drivers)),
         Box::new(Bench::new(OURS, buffers(), ours(QUEUE_SIZE))),
+        Box::new(Bench::new("virtio, shown once a batch", buffers(), whole_batches(QUEUE_SIZE))),
         Box::new(Bench::new(OURS_SAFE, buffers(), owned(QUEUE_SIZE))),
     ]
 }
@@ -66,6 +67,10 @@ fn owned(size: u16) -> Ours<Owned> {
 }
 
 fn ours(size: u16) -> Ours<Raw> {
+    Ours::new(&RingConfig::new(0, size), Raw).expect("a size that a split ring has")
+}
+
+fn whole_batches(size: u16) -> Ours<Raw, false> {
     Ours::new(&RingConfig::new(0, size), Raw).expect("a size that a split ring has")
 }
 

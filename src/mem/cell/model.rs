@@ -93,9 +93,6 @@ pair_access!(Pairs32, u32);
 pair_access!(Pairs64, u64);
 
 impl Pairs64 {
-    /// No hint changes what a model does.
-    pub(super) fn will_write(&self, _index: usize) {}
-
     pub(super) fn store_half(&self, index: usize, half: usize, value: u64, order: Ordering) {
         self.0[index * 2 + half].store(value, order);
     }

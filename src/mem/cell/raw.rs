@@ -140,22 +140,6 @@ pair_access!(Pairs32, u32);
 pair_access!(Pairs64, u64);
 
 impl Pairs64 {
-    /// Fetches the cache line of pair `index`, which may be any number, to be written. Every x86-64 processor takes the
-    /// instruction; one that has no such hint does nothing.
-    #[inline(always)]
-    pub(super) fn will_write(&self, index: usize) {
-        #[cfg(target_arch = "x86_64")]
-        {
-            let cell = self.0.as_ptr().wrapping_add(index << 1);
-            // SAFETY: a hint: it changes no memory and no register, and no address makes it fault.
-            unsafe {
-                core::arch::asm!("prefetchw [{}]", in(reg) cell, options(nostack, preserves_flags, readonly));
-            }
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = index;
-    }
-
     /// `half` is 0 or 1.
     #[inline(always)]
     pub(super) fn store_half(&self, index: usize, half: usize, value: u64, order: Ordering) {
