@@ -177,7 +177,7 @@ impl Device {
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         queues.retain(|known| known.strong_count() != 0);
         queues.push(Arc::downgrade(&inner));
-        Ok(Queue { inner })
+        Queue::new(py, inner)
     }
 
     /// Sets the device going: from now on its queues may be notified.

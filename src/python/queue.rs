@@ -16,7 +16,7 @@ use super::batch;
 use super::buffer::Buffer;
 use super::end::Held;
 use super::memory::{Flow, Pools};
-use super::used::Used;
+use super::used::{Results, Used};
 use super::whole::Whole;
 use super::{counted, wait};
 use crate::device::{self, Done, SharedQueue};
@@ -25,7 +25,7 @@ use crate::mem::pool::DmaBuf;
 use crate::mem::process::Process;
 use crate::queue::Token;
 use crate::{Error, Result};
-pub(super) use fast::install;
+pub(super) use fast::{held_once, install};
 
 /// How long the end of a `with` waits for what is in flight.
 const DRAIN: Duration = Duration::from_secs(1);
@@ -113,73 +113,91 @@ impl Inner {
 #[pyclass(frozen, module = "virtio")]
 pub(super) struct Queue {
     pub(super) inner: Arc<Inner>,
+    results: Results,
 }
 
-/// Buffers of one side of a chain, taken for their flight.
-enum Side {
-    None,
-    One(DmaBuf),
-    Many(Vec<DmaBuf>),
-}
-
-impl Side {
-    // Inlined, so that what it answers stays in registers.
-    #[inline(always)]
-    fn take(given: Option<&Bound<'_, PyAny>>, flow: Flow) -> PyResult<Self> {
-        let Some(given) = given else { return Ok(Self::None) };
-        // Most chains have one buffer a side, in a list that was made for the call.
-        if let Ok(list) = given.cast_exact::<PyList>()
-            && list.len() == 1
-            && let Ok(first) = list.get_item(0)
-            && let Ok(buffer) = first.cast::<Buffer>()
-        {
-            let buffer = buffer.get();
-            return match buffer.memory.take(buffer.index, flow) {
-                Ok(buf) => Ok(Self::One(buf)),
-                Err(error) => Err(error.into()),
-            };
-        }
-        Self::take_other(given, flow)
-    }
-
-    #[inline(never)]
-    fn take_other(given: &Bound<'_, PyAny>, flow: Flow) -> PyResult<Self> {
-        let Ok(buffer) = given.cast::<Buffer>() else { return Self::many(given, flow) };
-        let buffer = buffer.get();
-        Ok(Self::One(buffer.memory.take(buffer.index, flow)?))
-    }
-
-    fn many(given: &Bound<'_, PyAny>, flow: Flow) -> PyResult<Self> {
-        let mut bufs = Vec::with_capacity(given.len().unwrap_or(0));
-        for one in given.try_iter()? {
-            let one = one?;
-            let buffer = one.cast::<Buffer>()?.get();
-            bufs.push(buffer.memory.take(buffer.index, flow)?);
-        }
-        Ok(Self::Many(bufs))
-    }
-
-    fn into_bufs(self) -> Vec<DmaBuf> {
-        match self {
-            Self::None => Vec::new(),
-            Self::One(buf) => alloc::vec![buf],
-            Self::Many(bufs) => bufs,
-        }
-    }
-}
-
-/// Adds a chain; the usual ones without a detour.
+/// The buffer of a list of one that was made for the call, as most chains have it on a side.
 #[inline(always)]
-fn add(queue: &mut device::Queue<DmaBuf>, readable: Side, writable: Side) -> Result<Token> {
-    match (readable, writable) {
-        (Side::None, Side::One(to)) => queue.add([], [to]),
-        (Side::One(from), Side::None) => queue.add([from], []),
-        (Side::One(from), Side::One(to)) => queue.add([from], [to]),
-        (readable, writable) => queue.add_chain(readable.into_bufs(), writable.into_bufs()),
+fn only<'py>(given: &Bound<'py, PyAny>) -> Option<Bound<'py, Buffer>> {
+    let list = given.cast_exact::<PyList>().ok().filter(|list| list.len() == 1)?;
+    list.get_item(0).ok()?.cast_into().ok()
+}
+
+/// Takes a buffer for its flight.
+#[inline(always)]
+fn take(buffer: &Buffer, flow: Flow) -> PyResult<DmaBuf> {
+    match buffer.memory.take(buffer.index, flow) {
+        Ok(buf) => Ok(buf),
+        Err(error) => Err(error.into()),
     }
+}
+
+/// Takes the buffers of one side of a chain.
+fn take_side(given: Option<&Bound<'_, PyAny>>, flow: Flow) -> PyResult<Vec<DmaBuf>> {
+    let Some(given) = given else { return Ok(Vec::new()) };
+    if let Ok(buffer) = given.cast::<Buffer>() {
+        return Ok(alloc::vec![take(buffer.get(), flow)?]);
+    }
+    let mut bufs = Vec::with_capacity(given.len().unwrap_or(0));
+    for one in given.try_iter()? {
+        bufs.push(take(one?.cast::<Buffer>()?.get(), flow)?);
+    }
+    Ok(bufs)
 }
 
 impl Queue {
+    pub(super) fn new(py: Python<'_>, inner: Arc<Inner>) -> PyResult<Self> {
+        Ok(Self { inner, results: Results::new(py)? })
+    }
+
+    /// Adds a chain, the usual ones without a detour; with `SEND` notifies the device of it.
+    #[inline(always)]
+    fn submit<const SEND: bool>(
+        &self,
+        readable: Option<&Bound<'_, PyAny>>,
+        writable: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Token> {
+        match (readable.map(only), writable.map(only)) {
+            (None, Some(Some(to))) => {
+                let to = take(to.get(), Flow::Writable)?;
+                self.put::<SEND>(|queue| queue.add([], [to]))
+            }
+            (Some(Some(from)), None) => {
+                let from = take(from.get(), Flow::Readable)?;
+                self.put::<SEND>(|queue| queue.add([from], []))
+            }
+            (Some(Some(from)), Some(Some(to))) => {
+                let from = take(from.get(), Flow::Readable)?;
+                let to = take(to.get(), Flow::Writable)?;
+                self.put::<SEND>(|queue| queue.add([from], [to]))
+            }
+            _ => self.submit_other::<SEND>(readable, writable),
+        }
+    }
+
+    #[inline(never)]
+    fn submit_other<const SEND: bool>(
+        &self,
+        readable: Option<&Bound<'_, PyAny>>,
+        writable: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Token> {
+        let readable = take_side(readable, Flow::Readable)?;
+        let writable = take_side(writable, Flow::Writable)?;
+        self.put::<SEND>(|queue| queue.add_chain(readable, writable))
+    }
+
+    #[inline(always)]
+    fn put<const SEND: bool>(
+        &self,
+        add: impl FnOnce(&mut device::Queue<DmaBuf>) -> Result<Token>,
+    ) -> PyResult<Token> {
+        let shared = &self.inner.shared;
+        match if SEND { shared.send(add) } else { shared.with_open(add) } {
+            Ok(token) => Ok(token),
+            error => self.inner.located(error),
+        }
+    }
+
     /// `transfer`, whose time limit is asked for where there is something to wait for.
     #[inline]
     fn transfer_in(
@@ -189,13 +207,8 @@ impl Queue {
         writable: Option<&Bound<'_, PyAny>>,
         timeout: impl FnOnce() -> PyResult<Option<f64>>,
     ) -> PyResult<u32> {
-        let readable = Side::take(readable, Flow::Readable)?;
-        let writable = Side::take(writable, Flow::Writable)?;
         let inner = &*self.inner;
-        let token = match inner.shared.send(|queue| add(queue, readable, writable)) {
-            Ok(token) => token,
-            error => inner.located(error)?,
-        };
+        let token = self.submit::<true>(readable, writable)?;
         let there = match inner.shared.try_wait(token) {
             Ok(Some(done)) => return inner.hand_over(py, done).map(|done| done.written),
             there => there,
@@ -205,9 +218,9 @@ impl Queue {
 
     /// `get`, likewise.
     #[inline]
-    fn get_in(&self, py: Python<'_>, timeout: impl FnOnce() -> PyResult<Option<f64>>) -> PyResult<Used> {
+    fn get_in(&self, py: Python<'_>, timeout: impl FnOnce() -> PyResult<Option<f64>>) -> PyResult<Py<Used>> {
         match self.inner.shared.pop_done() {
-            Ok(Some(done)) => Ok(Used::new(self.inner.hand_over(py, done)?)),
+            Ok(Some(done)) => self.results.give(py, self.inner.hand_over(py, done)?),
             there => self.next(py, there, timeout()?),
         }
     }
@@ -244,7 +257,7 @@ impl Queue {
 
     /// The same for the next request that nobody waits for.
     #[cold]
-    fn next(&self, py: Python<'_>, there: Result<Option<Done>>, timeout: Option<f64>) -> PyResult<Used> {
+    fn next(&self, py: Python<'_>, there: Result<Option<Done>>, timeout: Option<f64>) -> PyResult<Py<Used>> {
         let inner = &*self.inner;
         let done = match there.transpose() {
             Some(there) => there,
@@ -253,7 +266,7 @@ impl Queue {
                 py.detach(|| inner.shared.get_with(deadline, wait::look_after_signals)).map(Done::from)
             }
         };
-        Ok(Used::new(inner.deliver(py, done)?))
+        self.results.give(py, inner.deliver(py, done)?)
     }
 }
 
@@ -263,12 +276,7 @@ impl Queue {
     /// next notify(). Answers the chain's token, a number.
     #[pyo3(signature = (readable=None, writable=None), text_signature = "($self, readable=(), writable=())")]
     fn add(&self, readable: Option<&Bound<'_, PyAny>>, writable: Option<&Bound<'_, PyAny>>) -> PyResult<u64> {
-        let readable = Side::take(readable, Flow::Readable)?;
-        let writable = Side::take(writable, Flow::Writable)?;
-        match self.inner.shared.with_open(|queue| add(queue, readable, writable)) {
-            Ok(token) => Ok(token.into_raw()),
-            error => self.inner.located(error).map(Token::into_raw),
-        }
+        self.submit::<false>(readable, writable).map(Token::into_raw)
     }
 
     /// Shows what was added to the device, and notifies it if it wants that.
@@ -289,22 +297,22 @@ impl Queue {
 
     /// Waits for a request that is done and that nobody else waits for: seconds, or None for ever.
     #[pyo3(signature = (timeout=None))]
-    fn get(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Used> {
+    fn get(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Py<Used>> {
         self.get_in(py, || Ok(timeout))
     }
 
     /// A request that is done and that nobody waits for, or None.
-    fn pop(&self, py: Python<'_>) -> PyResult<Option<Used>> {
+    fn pop(&self, py: Python<'_>) -> PyResult<Option<Py<Used>>> {
         let Some(there) = self.inner.shared.pop_done().transpose() else { return Ok(None) };
-        Ok(Some(Used::new(self.inner.deliver(py, there)?)))
+        self.results.give(py, self.inner.deliver(py, there)?).map(Some)
     }
 
     /// Waits for the request of this token: seconds, or None for ever.
     #[pyo3(signature = (token, timeout=None), name = "wait")]
-    fn py_wait(&self, py: Python<'_>, token: Whole<u64>, timeout: Option<f64>) -> PyResult<Used> {
+    fn py_wait(&self, py: Python<'_>, token: Whole<u64>, timeout: Option<f64>) -> PyResult<Py<Used>> {
         let token = Token::from_raw(token.0);
         let there = self.inner.shared.try_wait(token);
-        Ok(Used::new(self.outcome(py, token, there, timeout)?))
+        self.results.give(py, self.outcome(py, token, there, timeout)?)
     }
 
     /// Adds a chain, notifies the device and waits for the answer: add(), notify() and wait() in one. Answers how

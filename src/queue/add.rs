@@ -165,12 +165,8 @@ impl<B: Lease> Ring<B> {
             fill.put(buf, flags, index, next, desc.zip(places.get_mut(index)));
             index = index.wrapping_add(1);
         };
-        for buf in readable {
-            put(buf, 0);
-        }
-        for buf in writable {
-            put(buf, DESC_F_WRITE);
-        }
+        each(readable, |buf| put(buf, 0));
+        each(writable, |buf| put(buf, DESC_F_WRITE));
         let entry = self.split.push(ByteOrder::Little, head);
         Ok(record.start(token, head, chain.parts, chain.writable, entry))
     }
@@ -196,12 +192,8 @@ impl<B: Lease> Ring<B> {
             index = index.wrapping_add(1);
             fill.put(buf, flags, place, at(index), table.cell(place).zip(places.get_mut(place)));
         };
-        for buf in readable {
-            put(buf, 0);
-        }
-        for buf in writable {
-            put(buf, DESC_F_WRITE);
-        }
+        each(readable, |buf| put(buf, 0));
+        each(writable, |buf| put(buf, DESC_F_WRITE));
         let entry = self.split.push(order, head);
         Ok(record.start(token, head, chain.parts, chain.writable, entry))
     }
@@ -230,12 +222,8 @@ impl<B: Lease> Ring<B> {
             self.inflight.put(at, buf);
             (tail, index) = (at, index.wrapping_add(1));
         };
-        for buf in readable {
-            put(buf, 0);
-        }
-        for buf in writable {
-            put(buf, DESC_F_WRITE);
-        }
+        each(readable, |buf| put(buf, 0));
+        each(writable, |buf| put(buf, DESC_F_WRITE));
         self.lead_to_table(head, table, chain.parts);
         self.make_available(self.split.order(), head, tail, chain.parts, chain.writable)
     }
@@ -258,6 +246,16 @@ impl<B: Lease> Ring<B> {
             self.split.write_indirect(head, tables.device_addr(table), len);
         }
     }
+}
+
+/// Gives every buffer to `put`. At the end of a `for` over the array there would be a look for buffers that are left.
+#[inline(always)]
+fn each<B, const N: usize>(bufs: [B; N], mut put: impl FnMut(B)) {
+    let mut bufs = bufs.into_iter();
+    for buf in bufs.by_ref() {
+        put(buf);
+    }
+    core::mem::forget(bufs);
 }
 
 /// A chain on its way into the ring's table. A type, and no closure, because its one method must be inlined.

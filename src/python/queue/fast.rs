@@ -152,6 +152,14 @@ fn install_one<M: Quick>(py: Python<'_>) -> PyResult<()> {
     class.setattr(name, made)
 }
 
+/// Whether nobody but the one who asks has a reference to the object: with a global lock, until he gives one away or
+/// detaches.
+#[inline(always)]
+pub(in crate::python) fn held_once<T>(_py: Python<'_>, object: &Py<T>) -> bool {
+    // SAFETY: an object, alive by the caller's reference, on a thread that is attached.
+    unsafe { ffi::Py_REFCNT(object.as_ptr()) == 1 }
+}
+
 /// The arguments of a call, as CPython gives them.
 #[derive(Clone, Copy)]
 struct Arguments<'a, 'py> {
@@ -184,26 +192,39 @@ impl<'a, 'py> Arguments<'a, 'py> {
     }
 
     /// By parameter; `None` where it is not as simple as that.
-    #[inline]
+    #[inline(always)]
     fn arrange(&self, method: &Method) -> Option<Given<'a, 'py>> {
         let mut given: Given<'a, 'py> = [None; MOST];
-        for at in 0..self.positional {
-            method.names.get(at).filter(|&&name| name != 0)?;
-            // SAFETY: one of the positional ones.
-            *given.get_mut(at)? = Some(unsafe { self.value(at) });
+        if self.positional != 0 {
+            self.arrange_positional(method, &mut given)?;
         }
         for at in 0..self.keywords() {
             // SAFETY: inside the tuple; its items are the caller's.
-            let keyword = unsafe { ffi::PyTuple_GetItem(self.keywords, at as ffi::Py_ssize_t) };
-            let mut places = method.names.iter().zip(&mut given);
-            let (_, place) = places.find(|(name, _)| **name == keyword.addr())?;
+            let keyword = unsafe { ffi::PyTuple_GetItem(self.keywords, at as ffi::Py_ssize_t) }.addr();
             // SAFETY: each keyword has its value after the positional ones.
             let value = unsafe { self.value(self.positional.wrapping_add(at)) };
+            let [first, second, third] = &mut given;
+            let place = match method.names {
+                [name, ..] if name == keyword => first,
+                [_, name, _] if name == keyword => second,
+                [_, _, name] if name == keyword => third,
+                _ => return None,
+            };
             if place.replace(value).is_some() {
                 return None;
             }
         }
         Some(given)
+    }
+
+    #[inline(never)]
+    fn arrange_positional(&self, method: &Method, given: &mut Given<'a, 'py>) -> Option<()> {
+        for at in 0..self.positional {
+            method.names.get(at).filter(|&&name| name != 0)?;
+            // SAFETY: one of the positional ones.
+            *given.get_mut(at)? = Some(unsafe { self.value(at) });
+        }
+        Some(())
     }
 
     /// Calls PyO3's method.
@@ -254,14 +275,11 @@ unsafe extern "C" fn enter<M: Quick>(
     // SAFETY: the object whose method it is, which the caller holds.
     let of = unsafe { Borrowed::from_ptr(py, of) };
     let arguments = Arguments { of, values, positional: usize::try_from(count).unwrap_or(0), keywords };
-    // A panic must not go on into C.
-    let done = catch_unwind(AssertUnwindSafe(|| call::<M>(arguments)));
-    let panicked = || Err(PyRuntimeError::new_err("a fault of this library: it panicked"));
-    done.unwrap_or_else(|_| panicked()).map_or_else(
-        |error| {
-            error.restore(py);
-            null_mut()
-        },
-        Bound::into_ptr,
-    )
+    let raise = |error: PyErr| {
+        error.restore(py);
+        null_mut()
+    };
+    // A panic must not go on into C. One pointer comes out, in a register.
+    let done = catch_unwind(AssertUnwindSafe(|| call::<M>(arguments).map_or_else(raise, Bound::into_ptr)));
+    done.unwrap_or_else(|_| raise(PyRuntimeError::new_err("a fault of this library: it panicked")))
 }
