@@ -111,8 +111,16 @@ pub mod mutants {
         PushRelaxed,
         /// `Slots::take` hands out a slot that somebody holds by its number.
         HeldUnseen,
-        /// `Slots::push` says relaxed that the slot is free.
+        /// `Slots::give` says relaxed that the slot is free.
         FreeRelaxed,
+        /// `Slots::give` keeps the pool no more while it puts the slot on the stack.
+        PushUnheld,
+        /// Counts of a pool are taken back relaxed.
+        LetGoRelaxed,
+        /// The last handle of a pool looks relaxed whether slots are free.
+        FreeUnseen,
+        /// The last handle of a pool leaves no counts to leases.
+        LeaseUncounted,
     }
 
     static CHOSEN: AtomicU32 = AtomicU32::new(0);

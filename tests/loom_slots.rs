@@ -1,4 +1,5 @@
-//! The slots of a pool: each is one holder's at a time, whoever takes from the top or by number, and none is lost.
+//! The slots of a pool: each is one holder's at a time, whoever takes from the top or by number, and none is lost. The pool
+//! ends with its last handle or lease, once, and nobody touches it any more.
 #![cfg(loom)]
 #![allow(unsafe_code, reason = "payload in loom's cells")]
 
@@ -60,7 +61,7 @@ fn no_slot_is_lost_or_doubled_taken_from_the_top() {
             let pool = Arc::clone(&pool);
             loom::thread::spawn(move || {
                 let held = [pool.take(), pool.take()];
-                held.into_iter().flatten().for_each(|slot| pool.slots.give(slot));
+                held.into_iter().flatten().for_each(|slot| assert!(!pool.slots.give(slot)));
             })
         };
         let mine = pool.take();
@@ -79,16 +80,73 @@ fn no_slot_has_two_holders_taken_by_number() {
             let pool = Arc::clone(&pool);
             loom::thread::spawn(move || {
                 let held = pool.take();
-                held.into_iter().for_each(|slot| pool.slots.give(slot));
+                held.into_iter().for_each(|slot| assert!(!pool.slots.give(slot)));
                 pool.take()
             })
         };
-        for _ in 0..2 {
-            if pool.take_at(0) {
-                pool.slots.give(0);
-            }
+        if pool.take_at(0) {
+            assert!(!pool.slots.give(0));
         }
         let theirs = other.join().unwrap();
         pool.check(2, theirs);
+    });
+}
+
+impl Pool {
+    /// Ends the pool if a call `says` so: what its slots hold is written by nobody any more. Answers how often it ended.
+    fn end(&self, says: bool) -> usize {
+        if says {
+            self.slots.end();
+            self.bytes.write(0, 0);
+        }
+        usize::from(says)
+    }
+}
+
+/// What a thread does with a lease on slot 0, which it may let go of, while another thread drops the last handle.
+fn ends_once(name: &str, mutants: &[Mutant], take: fn(&Pool), work: fn(&Pool) -> usize) {
+    model(name, mutants, move || {
+        let pool = Pool::new(2);
+        take(&pool);
+        let other = {
+            let pool = Arc::clone(&pool);
+            loom::thread::spawn(move || {
+                pool.bytes.write(0, 7);
+                work(&pool)
+            })
+        };
+        let mine = pool.end(pool.slots.let_go());
+        assert_eq!(mine + other.join().unwrap(), 1, "ends of the pool");
+    });
+}
+
+fn take_at_0(pool: &Pool) {
+    assert!(pool.take_at(0));
+}
+
+/// The lease needs no count of its own while there is a handle, and has one from then on.
+#[test]
+fn a_pool_ends_once_after_its_last_handle_and_a_lease_taken_by_number() {
+    let mutants = [Mutant::FreeUnseen, Mutant::LeaseUncounted, Mutant::LetGoRelaxed];
+    ends_once("a pool's end, by number", &mutants, take_at_0, |pool| pool.end(pool.slots.give(0)));
+}
+
+/// The slot is free before it is back on the stack.
+#[test]
+fn a_pool_does_not_end_while_a_slot_goes_back_to_the_top() {
+    let mutants = [Mutant::PushUnheld, Mutant::LeaseUncounted, Mutant::LetGoRelaxed];
+    let take = |pool: &Pool| assert_eq!(pool.take(), Some(0));
+    ends_once("a pool's end, from the top", &mutants, take, |pool| pool.end(pool.slots.give(0)));
+}
+
+/// Whoever has a lease may come by a handle again, while the last one goes, and take another slot.
+#[test]
+fn a_pool_ends_once_where_a_lease_gives_a_handle() {
+    let mutants = [Mutant::FreeUnseen, Mutant::LeaseUncounted, Mutant::LetGoRelaxed];
+    ends_once("a pool's end, a handle from a lease", &mutants, take_at_0, |pool| {
+        pool.slots.hold();
+        let ends = pool.end(pool.slots.give(0));
+        assert!(pool.slots.take_at(1));
+        ends + pool.end(pool.slots.let_go()) + pool.end(pool.slots.give(1))
     });
 }

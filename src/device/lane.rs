@@ -38,9 +38,9 @@ pub trait Lane: Send {
     fn kick_again(&mut self) -> bool;
     /// Takes a used buffer, and gives it to `take`.
     fn pop_with<T>(&mut self, take: impl FnOnce(Completion<'_, Self::Buf>) -> T) -> Result<Option<T>>;
-    /// Takes up to `most` used buffers that are at hand, gives them to `take`, each with the first buffer of its chain,
-    /// and answers how many: there may be more, and an error.
-    fn pop_each(&mut self, _most: usize, _take: impl FnMut(Done, Option<Self::Buf>)) -> usize {
+    /// Takes up to `most` used buffers that are at hand, gives them to `take`, and answers how many: there may be more,
+    /// and an error.
+    fn pop_each(&mut self, _most: usize, _take: impl FnMut(Done)) -> usize {
         0
     }
     /// Takes a used buffer.

@@ -3,6 +3,7 @@
 mod end;
 mod many;
 mod port;
+mod reach;
 
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
@@ -20,11 +21,11 @@ use super::used::Used;
 use crate::bus::Doorbell;
 use crate::event::{Deadline, spin};
 use crate::mem::lease::Lease;
-use crate::mem::space::DmaSpace;
 use crate::queue::{Completion, Counters, Ring, Token};
 use crate::{Error, Result};
 pub(super) use end::Home;
 pub use port::QueuePort;
+use reach::{check_space, check_spaces};
 
 mod sharing;
 
@@ -168,9 +169,7 @@ impl<B: Lease + Send + 'static> Queue<B> {
         readable: [B; R],
         writable: [B; W],
     ) -> Result<Token> {
-        for buf in readable.iter().chain(&writable) {
-            check_space(&self.home.space, buf)?;
-        }
+        check_spaces(&self.home.space, &readable, &writable)?;
         Ok(self.alive()?.add(readable, writable)?)
     }
 
@@ -215,15 +214,23 @@ impl<B: Lease + Send + 'static> Queue<B> {
         Ok(())
     }
 
+    /// Ok where chains may be shown to the device.
+    #[inline]
+    fn check_started(&self) -> Result<()> {
+        match self.home.health.condition() {
+            Condition::Running => Ok(()),
+            Condition::Ready => {
+                let what = "a queue is notified after the device was started, not before";
+                Err(Error::Misuse { what })
+            }
+            other => self.home.health.judge(other),
+        }
+    }
+
     /// The ring, whose chains are about to be shown.
     #[inline]
     fn shown(&mut self) -> Result<&mut Ring<B>> {
-        let condition = self.home.health.condition();
-        if condition == Condition::Ready {
-            let what = "a queue is notified after the device was started, not before";
-            return Err(Error::Misuse { what });
-        }
-        self.home.health.judge(condition)?;
+        self.check_started()?;
         let Some(ring) = &mut self.ring else { return Err(Error::Closed { what: "queue" }) };
         if let Some(gauge) = &self.gauge {
             gauge.show(ring.next_index());
@@ -244,11 +251,7 @@ impl<B: Lease + Send + 'static> Queue<B> {
     /// The same, giving it to `take` as the ring has it: no buffer is moved that `take` does not move.
     #[inline]
     pub fn pop_with<T>(&mut self, take: impl FnOnce(Completion<'_, B>) -> T) -> Result<Option<T>> {
-        let condition = self.home.health.condition();
-        if matches!(condition, Condition::NeedsReset | Condition::Forked) {
-            self.home.health.judge(condition)?;
-        }
-        let mut over = is_over(condition);
+        let mut over = self.is_at_end()?;
         if let Some(ring) = &mut self.ring {
             match ring.pop() {
                 Ok(Some(completion)) => return Ok(Some(take(completion))),
@@ -260,14 +263,22 @@ impl<B: Lease + Send + 'static> Queue<B> {
         if over || self.ring.is_none() { Err(self.end()) } else { Ok(None) }
     }
 
+    /// Whether nothing comes any more but what the ring has; the error of a device that needs a reset.
+    #[inline]
+    fn is_at_end(&self) -> Result<bool> {
+        match self.home.health.condition() {
+            Condition::Running => Ok(false),
+            unusual @ (Condition::NeedsReset | Condition::Forked) => {
+                self.home.health.judge(unusual).map(|()| false)
+            }
+            other => Ok(is_over(other)),
+        }
+    }
+
     /// Whether there is a used buffer to be taken, by [`Queue::pop_seen`] or otherwise; errors as [`Queue::pop`].
     #[inline(always)]
     pub(crate) fn look_for_used(&mut self) -> Result<bool> {
-        let condition = self.home.health.condition();
-        if matches!(condition, Condition::NeedsReset | Condition::Forked) {
-            self.home.health.judge(condition)?;
-        }
-        let mut over = is_over(condition);
+        let mut over = self.is_at_end()?;
         if let Some(ring) = &mut self.ring {
             match ring.has_used() {
                 Ok(true) => return Ok(true),
@@ -461,16 +472,6 @@ fn is_over(condition: Condition) -> bool {
 fn is_there(port: &QueuePort, health: &Health) -> bool {
     port.ask();
     !is_over(health.condition())
-}
-
-#[inline]
-fn check_space<B: Lease>(space: &DmaSpace, buf: &B) -> Result<()> {
-    match buf.space() {
-        Some(other) if other != space.id() => {
-            Err(Error::NotMapped { addr: buf.device_addr(), len: buf.len().into() })
-        }
-        _ => Ok(()),
-    }
 }
 
 impl<B: Lease + Send + 'static> AsFd for Queue<B> {

@@ -58,6 +58,7 @@ impl<L: Lane> Shared<L> {
 
     /// The queue, for a process that may use it (fault M6: its lock is not even looked at in a fork's child), while it
     /// is open.
+    #[inline(always)]
     fn open(&self) -> Result<MutexGuard<'_, State<L>>> {
         self.port.usable()?;
         let state = self.lock();

@@ -7,7 +7,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use super::copy;
 use super::lease::Lease;
@@ -16,14 +16,6 @@ use super::region::DmaRegion;
 use super::slots::Slots;
 use super::space::{DmaChunk, DmaSpace, within};
 use crate::{Error, Result};
-
-#[cfg(not(loom))]
-mod many;
-
-#[cfg(not(loom))]
-pub(crate) use many::Returns;
-#[cfg(feature = "python")]
-pub(crate) use many::Takes;
 
 /// Equal buffers in one piece of a device's memory: `count` slots, `stride` bytes apart.
 ///
@@ -57,10 +49,8 @@ unsafe impl Send for DmaPool {}
 // SAFETY: as above.
 unsafe impl Sync for DmaPool {}
 
-/// The count is the pool's own, and no `Arc`'s, so that many leases can be counted at once.
+/// Who keeps it is the slots' to know, and no `Arc`'s, so that leases need not be counted.
 struct Inner {
-    /// Handles and leases; with the last of them it goes.
-    holders: AtomicUsize,
     slots: Slots,
     chunk: DmaChunk,
     addr: u64,
@@ -71,35 +61,8 @@ struct Inner {
 }
 
 impl Inner {
-    /// Counts leases that are about to be made.
-    #[inline(always)]
-    fn hold(&self, leases: usize) {
-        // Relaxed: whoever counts has a count already, by which it reached the pool.
-        let before = self.holders.fetch_add(leases, Ordering::Relaxed);
-        if before > isize::MAX.unsigned_abs() {
-            // So many were forgotten that the count would come round, and the pool go under its leases.
-            std::process::abort();
-        }
-    }
-
-    /// Takes counts back, the last of which takes the pool with it.
-    ///
     /// # Safety
-    /// The counts are the caller's, who does not use the pool by them any more.
-    #[inline(always)]
-    unsafe fn let_go(this: NonNull<Self>, counts: usize) {
-        // SAFETY: alive by the caller's counts.
-        let holders = unsafe { &this.as_ref().holders };
-        // Release: what was done by these counts comes before the end; acquire: the end comes after what was done by
-        // all others. One pairs with the other of the same line.
-        if holders.fetch_sub(counts, Ordering::AcqRel) == counts {
-            // SAFETY: as the last count, and of a box that was leaked by `DmaPool::over`.
-            unsafe { Self::end(this) };
-        }
-    }
-
-    /// # Safety
-    /// Nobody else has a count.
+    /// Nobody keeps it any more, as [`Slots::let_go`] or [`Slots::give`] has answered.
     #[cold]
     #[inline(never)]
     unsafe fn end(this: NonNull<Self>) {
@@ -110,15 +73,17 @@ impl Inner {
 
 impl Clone for DmaPool {
     fn clone(&self) -> Self {
-        self.inner().hold(1);
+        self.inner().slots.hold();
         Self(self.0)
     }
 }
 
 impl Drop for DmaPool {
     fn drop(&mut self) {
-        // SAFETY: the count of this handle, which is used no more.
-        unsafe { Inner::let_go(self.0, 1) };
+        if self.inner().slots.let_go() {
+            // SAFETY: it was the last to keep it, and uses it no more.
+            unsafe { Inner::end(self.0) };
+        }
     }
 }
 
@@ -173,9 +138,7 @@ impl DmaPool {
         };
         let addr = chunk.device_addr();
         let records = Box::default();
-        let holders = AtomicUsize::new(1);
-        let inner =
-            Box::new(Inner { holders, slots: Slots::new(count), chunk, addr, stride, count, records });
+        let inner = Box::new(Inner { slots: Slots::new(count), chunk, addr, stride, count, records });
         let pool = NonNull::from(Box::leak(inner));
         // SAFETY: just made, and nobody else has it.
         let inner = unsafe { &mut *pool.as_ptr() };
@@ -194,7 +157,7 @@ impl DmaPool {
 
     #[inline(always)]
     fn inner(&self) -> &Inner {
-        // SAFETY: alive by the count that this handle holds; changed by nobody.
+        // SAFETY: kept by this handle; changed by nobody.
         unsafe { self.0.as_ref() }
     }
 
@@ -240,17 +203,9 @@ impl DmaPool {
     /// The lease on a slot that was just taken.
     #[inline]
     fn lease(&self, index: u32) -> Result<DmaBuf> {
-        let record = self.record(index)?;
-        self.inner().hold(1);
-        Ok(DmaBuf(NonNull::from(record)))
-    }
-
-    /// The record of a slot that was just taken, as a lease begins with it. The lease needs a count.
-    #[inline(always)]
-    fn record(&self, index: u32) -> Result<&Record> {
         let Some(record) = self.inner().records.get(index as usize) else { return Err(self.refusal(index)) };
         record.len.store(self.inner().stride, Ordering::Relaxed);
-        Ok(record)
+        Ok(DmaBuf(NonNull::from(record)))
     }
 
     #[cold]
@@ -300,13 +255,13 @@ unsafe impl Sync for DmaBuf {}
 impl DmaBuf {
     #[inline(always)]
     fn record(&self) -> &Record {
-        // SAFETY: the record is part of the pool, which lives as long as the count that this lease holds.
+        // SAFETY: the record is part of the pool, which this lease keeps.
         unsafe { self.0.as_ref() }
     }
 
     #[inline(always)]
     fn inner(&self) -> &Inner {
-        // SAFETY: the pool lives as long as the count that this lease holds.
+        // SAFETY: this lease keeps the pool.
         unsafe { self.record().pool.as_ref() }
     }
 
@@ -359,7 +314,7 @@ impl DmaBuf {
 
     /// The pool that it belongs to.
     pub fn pool(&self) -> DmaPool {
-        self.inner().hold(1);
+        self.inner().slots.hold();
         DmaPool(self.record().pool)
     }
 
@@ -448,9 +403,10 @@ impl Drop for DmaBuf {
     #[inline]
     fn drop(&mut self) {
         let Record { pool, index, .. } = *self.record();
-        self.inner().slots.give(index);
-        // SAFETY: the count of this lease, which is not used after this.
-        unsafe { Inner::let_go(pool, 1) };
+        if self.inner().slots.give(index) {
+            // SAFETY: it was the last to keep it, and uses it no more.
+            unsafe { Inner::end(pool) };
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use super::queue::Inner;
 use super::wait;
 use crate::Result;
 use crate::device::{self, Done};
-use crate::mem::pool::{DmaBuf, Returns};
+use crate::mem::pool::DmaBuf;
 use crate::queue::Token;
 
 /// Places for the exports of arrays: one, which most sides of chains are, and others.
@@ -108,7 +108,7 @@ fn add_each(
 ) -> Result<usize> {
     let nothing = |slots: &Slots<'_>| slots.columns() == 0;
     // One for each side, as they may be of different pools.
-    let finder = || Finder::new(pools, count);
+    let finder = || Finder::new(pools);
     match (readable.column(), writable.column()) {
         (None, Some(mut to)) if nothing(readable) => {
             let mut finder = finder();
@@ -142,7 +142,7 @@ fn add_chains(
     let parts = readable.columns().saturating_add(writable.columns());
     let parts = u16::try_from(parts).unwrap_or(u16::MAX);
     let (mut readable, mut writable) = (readable.readers(), writable.readers());
-    let finder = &mut Finder::new(pools, 0);
+    let finder = &mut Finder::new(pools);
     for done in 0..count {
         // Asked first, because buffers that are refused would have to be taken again.
         if done > 0 && !queue.has_room(parts) {
@@ -224,15 +224,7 @@ pub(super) fn get_many<'py>(
     let mut results = Results { tokens: tokens.fill(), written: written.as_ref().map(Numbers::fill) };
     // Before anything is taken that an exception would lose (fault M7).
     py.check_signals()?;
-    // What is at hand; their pools count them once.
-    let mut returns = Returns::new();
-    let found = inner.shared.pop_at_hand(most, |done, first| {
-        results.store(done);
-        if let Some(buf) = first {
-            returns.give(buf);
-        }
-    });
-    drop(returns);
+    let found = inner.shared.pop_at_hand(most, |done| results.store(done));
     match inner.located(found)? {
         0 => wait_for_many(py, inner, most, &mut results, timeout),
         count => Ok(count),

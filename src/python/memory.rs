@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicU8, Ordering};
 use std::sync::PoisonError;
 
 use crate::device::Device;
-use crate::mem::pool::{DmaBuf, DmaPool, Takes};
+use crate::mem::pool::{DmaBuf, DmaPool};
 use crate::mem::process::Process;
 use crate::mem::region::DmaRegion;
 use crate::sync::{Mutex, MutexGuard};
@@ -54,18 +54,12 @@ impl Bank {
     }
 
     /// Takes a buffer for a flight. [`Error::Misuse`] where it is in flight (fault M10).
-    #[inline]
-    pub(super) fn take(&self, index: u32, flow: Flow) -> Result<DmaBuf> {
-        self.take_by(index, flow, || self.pool.slot(index))
-    }
-
-    /// The same, by a call for the slot of this index.
     #[inline(always)]
-    fn take_by(&self, index: u32, flow: Flow, slot: impl FnOnce() -> Result<DmaBuf>) -> Result<DmaBuf> {
+    pub(super) fn take(&self, index: u32, flow: Flow) -> Result<DmaBuf> {
         let Some(mark) = self.flows.get(index as usize) else {
             return Err(Error::Misuse { what: "the pool has no buffer of this number" });
         };
-        let Ok(buf) = slot() else {
+        let Ok(buf) = self.pool.slot(index) else {
             return Err(Error::Misuse {
                 what: "this buffer is in flight already: wait for its request, or take another buffer",
             });
@@ -131,11 +125,10 @@ impl Memory {
 
     /// Takes the first `count` buffers for a flight; errors as [`Bank::take`].
     pub(super) fn take_first(&self, count: usize, flow: Flow) -> Result<Vec<DmaBuf>> {
-        let mut takes = Takes::new(&self.bank.pool, u16::try_from(count).unwrap_or(0));
         // Not collected, which does not know how many there are, and grows.
         let mut bufs = Vec::with_capacity(count.min(self.bank.flows.len()));
         for index in 0..u32::try_from(count).unwrap_or(u32::MAX) {
-            bufs.push(self.bank.take_by(index, flow, || takes.slot(index))?);
+            bufs.push(self.bank.take(index, flow)?);
         }
         Ok(bufs)
     }
@@ -246,29 +239,23 @@ impl PoolList {
 /// Takes buffers by their numbers, where most are of the same pool as the one before.
 pub(super) struct Finder<'a> {
     list: &'a PoolList,
-    /// How many are expected.
-    leases: u16,
     /// The pool of the last one, and the number of its first buffer.
-    bank: Option<(u32, &'a Bank, Takes<'a>)>,
+    bank: Option<(u32, &'a Bank)>,
 }
 
 impl<'a> Finder<'a> {
-    /// For about so many.
     #[inline]
-    pub(super) fn new(list: &'a PoolList, leases: usize) -> Self {
-        Self { list, leases: u16::try_from(leases).unwrap_or(u16::MAX), bank: None }
+    pub(super) fn new(list: &'a PoolList) -> Self {
+        Self { list, bank: None }
     }
 
     /// Takes the buffer of this number for a flight. [`Error::Misuse`] where no pool has it, or it is in flight.
     #[inline(always)]
     pub(super) fn take(&mut self, number: u64, flow: Flow) -> Result<DmaBuf> {
-        match &mut self.bank {
-            Some((first, bank, takes))
-                if number.wrapping_sub(u64::from(*first)) < bank.flows.len() as u64 =>
-            {
+        match self.bank {
+            Some((first, bank)) if number.wrapping_sub(u64::from(first)) < bank.flows.len() as u64 => {
                 // Fits: a pool has fewer buffers than 2^32.
-                let index = (number as u32).wrapping_sub(*first);
-                bank.take_by(index, flow, || takes.slot(index))
+                bank.take((number as u32).wrapping_sub(first), flow)
             }
             _ => self.take_from_another(number, flow),
         }
@@ -279,9 +266,7 @@ impl<'a> Finder<'a> {
         let Some((first, bank, index)) = self.list.find(number) else {
             return Err(Error::Misuse { what: "no pool of this device has a buffer of this number" });
         };
-        // Counted at once for the first pool only: there may be others from one number to the next.
-        let takes = Takes::new(&bank.pool, core::mem::take(&mut self.leases));
-        let (_, _, takes) = self.bank.insert((first, bank, takes));
-        bank.take_by(index, flow, || takes.slot(index))
+        self.bank = Some((first, bank));
+        bank.take(index, flow)
     }
 }

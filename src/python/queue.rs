@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 
 use pyo3::exceptions::PyTimeoutError;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList};
+use pyo3::types::PyDict;
 
 use super::batch;
 use super::buffer::Buffer;
@@ -116,13 +116,6 @@ pub(super) struct Queue {
     results: Results,
 }
 
-/// The buffer of a list of one that was made for the call, as most chains have it on a side.
-#[inline(always)]
-fn only<'py>(given: &Bound<'py, PyAny>) -> Option<Bound<'py, Buffer>> {
-    let list = given.cast_exact::<PyList>().ok().filter(|list| list.len() == 1)?;
-    list.get_item(0).ok()?.cast_into().ok()
-}
-
 /// Takes a buffer for its flight.
 #[inline(always)]
 fn take(buffer: &Buffer, flow: Flow) -> PyResult<DmaBuf> {
@@ -132,9 +125,12 @@ fn take(buffer: &Buffer, flow: Flow) -> PyResult<DmaBuf> {
     }
 }
 
+/// One side of a chain, and its only buffer, if that was taken.
+type Taken<'a, 'py> = (Option<&'a Bound<'py, PyAny>>, Option<DmaBuf>);
+
 /// Takes the buffers of one side of a chain.
-fn take_side(given: Option<&Bound<'_, PyAny>>, flow: Flow) -> PyResult<Vec<DmaBuf>> {
-    let Some(given) = given else { return Ok(Vec::new()) };
+fn take_side((given, taken): Taken<'_, '_>, flow: Flow) -> PyResult<Vec<DmaBuf>> {
+    let Some(given) = given.filter(|_| taken.is_none()) else { return Ok(taken.into_iter().collect()) };
     if let Ok(buffer) = given.cast::<Buffer>() {
         return Ok(alloc::vec![take(buffer.get(), flow)?]);
     }
@@ -157,42 +153,43 @@ impl Queue {
         readable: Option<&Bound<'_, PyAny>>,
         writable: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Token> {
-        match (readable.map(only), writable.map(only)) {
-            (None, Some(Some(to))) => {
-                let to = take(to.get(), Flow::Writable)?;
-                self.put::<SEND>(|queue| queue.add([], [to]))
+        let only = |side, flow| if self.results.is_locked() { fast::take_only(side, flow) } else { Ok(None) };
+        let first = match readable {
+            Some(side) => only(side, Flow::Readable)?,
+            None => None,
+        };
+        let second = match writable {
+            Some(side) => only(side, Flow::Writable)?,
+            None => None,
+        };
+        match (first, second) {
+            (None, Some(to)) if readable.is_none() => self.put(|queue| queue.submit::<SEND, _, _>([], [to])),
+            (Some(from), None) if writable.is_none() => {
+                self.put(|queue| queue.submit::<SEND, _, _>([from], []))
             }
-            (Some(Some(from)), None) => {
-                let from = take(from.get(), Flow::Readable)?;
-                self.put::<SEND>(|queue| queue.add([from], []))
-            }
-            (Some(Some(from)), Some(Some(to))) => {
-                let from = take(from.get(), Flow::Readable)?;
-                let to = take(to.get(), Flow::Writable)?;
-                self.put::<SEND>(|queue| queue.add([from], [to]))
-            }
-            _ => self.submit_other::<SEND>(readable, writable),
+            (Some(from), Some(to)) => self.put(|queue| queue.submit::<SEND, _, _>([from], [to])),
+            (first, second) => self.submit_other::<SEND>((readable, first), (writable, second)),
         }
     }
 
+    /// The same for sides of any number of buffers, of which one may be taken already.
     #[inline(never)]
     fn submit_other<const SEND: bool>(
         &self,
-        readable: Option<&Bound<'_, PyAny>>,
-        writable: Option<&Bound<'_, PyAny>>,
+        readable: Taken<'_, '_>,
+        writable: Taken<'_, '_>,
     ) -> PyResult<Token> {
         let readable = take_side(readable, Flow::Readable)?;
         let writable = take_side(writable, Flow::Writable)?;
-        self.put::<SEND>(|queue| queue.add_chain(readable, writable))
+        self.put(|queue| {
+            let token = queue.add_chain(readable, writable)?;
+            Ok((token, SEND && queue.publish()?))
+        })
     }
 
     #[inline(always)]
-    fn put<const SEND: bool>(
-        &self,
-        add: impl FnOnce(&mut device::Queue<DmaBuf>) -> Result<Token>,
-    ) -> PyResult<Token> {
-        let shared = &self.inner.shared;
-        match if SEND { shared.send(add) } else { shared.with_open(add) } {
+    fn put(&self, add: impl FnOnce(&mut device::Queue<DmaBuf>) -> Result<(Token, bool)>) -> PyResult<Token> {
+        match self.inner.shared.send(add) {
             Ok(token) => Ok(token),
             error => self.inner.located(error),
         }

@@ -66,7 +66,7 @@ impl Used {
 ///
 /// Two, because a loop lets go of the last one only when it has the next.
 #[derive(Debug)]
-pub(super) struct Results([Option<Py<Used>>; 2]);
+pub(super) struct Results(Option<[Py<Used>; 2]>);
 
 impl Results {
     pub(super) fn new(py: Python<'_>) -> PyResult<Self> {
@@ -76,8 +76,13 @@ impl Results {
             None => true,
         };
         let zero = || Used { token: AtomicU64::new(0), written: AtomicU32::new(0) };
-        let one = || locked.then(|| Py::new(py, zero())).transpose();
-        Ok(Self([one()?, one()?]))
+        Ok(Self(if locked { Some([Py::new(py, zero())?, Py::new(py, zero())?]) } else { None }))
+    }
+
+    /// Whether the interpreter has a global lock, so that what a thread looks at stays as it is until it lets others run.
+    #[inline]
+    pub(super) fn is_locked(&self) -> bool {
+        self.0.is_some()
     }
 
     #[inline]

@@ -2,13 +2,32 @@
 
 use super::Queue;
 #[cfg(feature = "python")]
-use super::check_space;
+use super::reach::check_spaces;
 use crate::device::used::Done;
 use crate::mem::lease::Lease;
 #[cfg(feature = "python")]
-use crate::{Result, queue::Token};
+use crate::{Error, Result, queue::Token};
 
 impl<B: Lease + Send + 'static> Queue<B> {
+    /// [`Queue::add`], and with `SHOW` [`Queue::publish`], by one look at the device. Answers whether it wants to be
+    /// notified.
+    #[cfg(feature = "python")]
+    #[inline]
+    pub(crate) fn submit<const SHOW: bool, const R: usize, const W: usize>(
+        &mut self,
+        readable: [B; R],
+        writable: [B; W],
+    ) -> Result<(Token, bool)> {
+        check_spaces(&self.home.space, &readable, &writable)?;
+        if SHOW { self.check_started() } else { self.home.health.check() }?;
+        let Self { ring: Some(ring), gauge, .. } = self else { return Err(Error::Closed { what: "queue" }) };
+        let token = ring.add(readable, writable)?;
+        if SHOW && let Some(gauge) = gauge {
+            gauge.show(ring.next_index());
+        }
+        Ok((token, SHOW && ring.publish().is_some()))
+    }
+
     /// Adds up to `count` chains that `next` makes, gives their tokens to `added`, and answers how many they are. It
     /// ends where the queue is full, before it asks for a chain, and where one is refused.
     ///
@@ -26,12 +45,7 @@ impl<B: Lease + Send + 'static> Queue<B> {
         let parts = u16::try_from(R.wrapping_add(W)).unwrap_or(u16::MAX);
         let mut add = || {
             let (readable, writable) = next()?;
-            for buf in &readable {
-                check_space(&home.space, buf)?;
-            }
-            for buf in &writable {
-                check_space(&home.space, buf)?;
-            }
+            check_spaces(&home.space, &readable, &writable)?;
             added(ring.add(readable, writable)?);
             Ok(ring.has_room(parts))
         };
@@ -47,19 +61,21 @@ impl<B: Lease + Send + 'static> Queue<B> {
         Ok(count)
     }
 
-    /// Takes up to `most` used buffers of a device that runs, gives them to `take`, each with the first buffer of its
-    /// chain, and answers how many they are; whatever ends them is for [`Queue::pop_with`] to find.
+    /// Takes up to `most` used buffers of a device that runs, gives them to `take`, and answers how many they are; whatever
+    /// ends them is for [`Queue::pop_with`] to find.
     #[inline(always)]
-    pub(crate) fn pop_each(&mut self, most: usize, mut take: impl FnMut(Done, Option<B>)) -> usize {
+    pub(crate) fn pop_each(&mut self, most: usize, mut take: impl FnMut(Done)) -> usize {
         let Self { ring: Some(ring), home, .. } = self else { return 0 };
         if home.health.check().is_err() {
             return 0;
         }
         for count in 0..most {
             let Ok(Some(mut completion)) = ring.pop() else { return count };
+            // The first buffer goes here, where its end is inlined, as most chains have one; and last, so that the
+            // completion need not lie in memory.
             let first = completion.next();
-            // Before the call, so that the completion need not lie in memory.
-            take(Done::take(completion), first);
+            take(Done::take(completion));
+            drop(first);
         }
         most
     }

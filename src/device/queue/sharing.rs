@@ -70,7 +70,7 @@ impl<B: Lease + Send + 'static> Lane for Queue<B> {
     }
 
     #[inline]
-    fn pop_each(&mut self, most: usize, take: impl FnMut(Done, Option<B>)) -> usize {
+    fn pop_each(&mut self, most: usize, take: impl FnMut(Done)) -> usize {
         Self::pop_each(self, most, take)
     }
 

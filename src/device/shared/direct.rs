@@ -31,7 +31,7 @@ impl<L: Lane> Shared<L> {
         let mut state = self.open()?;
         let alone = state.is_alone();
         if alone {
-            let count = state.lane.pop_each(most, |done, _| take(done));
+            let count = state.lane.pop_each(most, &mut take);
             if count != 0 {
                 return Ok(count);
             }
@@ -62,12 +62,11 @@ impl<L: Lane> Shared<L> {
         if count == 0 { drained.map(|_| 0) } else { Ok(count) }
     }
 
-    /// Gives up to `most` completions to `take`, each with the first buffer of its chain, where nobody waits for any;
-    /// answers how many there were, and leaves it to [`Shared::pop_many`] to tell why not more. `take` runs under the
-    /// lock, and must not wait.
+    /// Gives up to `most` completions to `take`, where nobody waits for any; answers how many there were, and leaves it to
+    /// [`Shared::pop_many`] to tell why not more. Their buffers go. `take` runs under the lock, and must not wait.
     #[cfg(feature = "python")]
     #[inline]
-    pub(crate) fn pop_at_hand(&self, most: usize, take: impl FnMut(Done, Option<L::Buf>)) -> Result<usize> {
+    pub(crate) fn pop_at_hand(&self, most: usize, take: impl FnMut(Done)) -> Result<usize> {
         let mut state = self.open()?;
         Ok(if state.is_alone() { state.lane.pop_each(most, take) } else { 0 })
     }
@@ -159,11 +158,11 @@ impl<L: Lane> Shared<L> {
         work(&mut state.lane)
     }
 
-    /// As [`Shared::with_open`], and [`Shared::notify`] after it, with the lock taken once. What `work` answers is
-    /// lost where the notification fails.
+    /// As [`Shared::with_open`]; notifies the device after it where `work` says that it wants that, as
+    /// [`crate::device::Queue::publish`] answers. What else `work` answers is lost where the notification fails.
     #[inline]
-    pub fn send<T>(&self, work: impl FnOnce(&mut L) -> Result<T>) -> Result<T> {
-        let (done, ring) = self.with_open(|lane| Ok((work(lane)?, lane.publish()?)))?;
+    pub fn send<T>(&self, work: impl FnOnce(&mut L) -> Result<(T, bool)>) -> Result<T> {
+        let (done, ring) = self.with_open(work)?;
         if ring {
             self.port.ring()?;
         }

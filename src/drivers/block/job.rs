@@ -1,7 +1,7 @@
 //! What a call wants done: a series of requests and where their data is.
 
 use super::split::{Ranges, SECTOR, Shape, Transfers};
-use crate::mem::pool::{DmaBuf, Returns};
+use crate::mem::pool::DmaBuf;
 use crate::spec::ByteOrder;
 use crate::spec::device::block::request::{RequestType, SEGMENT_UNMAP, Segment};
 use crate::{Error, Result};
@@ -167,8 +167,8 @@ pub(super) struct Scatter<'a> {
 pub(super) enum Scattered<'a> {
     To(&'a mut [u8]),
     From(&'a [u8]),
-    /// Buffers of the caller's, each for one piece; and those that were used.
-    Own(alloc::vec::IntoIter<DmaBuf>, Returns),
+    /// Buffers of the caller's, each for one piece.
+    Own(alloc::vec::IntoIter<DmaBuf>),
 }
 
 impl Job for Scatter<'_> {
@@ -207,13 +207,6 @@ impl Job for Scatter<'_> {
         buf.read(0, part.ok_or_else(|| beyond(at, buf.len(), size))?)?;
         Ok(Some(buf))
     }
-
-    #[inline(always)]
-    fn give_back(&mut self, buf: DmaBuf) {
-        if let Scattered::Own(_, used) = &mut self.data {
-            used.give(buf);
-        }
-    }
 }
 
 impl OwnJob for Scatter<'_> {
@@ -227,7 +220,7 @@ impl OwnJob for Scatter<'_> {
 
     #[inline(always)]
     fn next_own(&mut self) -> Option<(u64, DmaBuf)> {
-        let Scattered::Own(bufs, _) = &mut self.data else { return None };
+        let Scattered::Own(bufs) = &mut self.data else { return None };
         let next = (*self.sectors.get(self.next)?, bufs.next()?);
         self.next = self.next.wrapping_add(1);
         Some(next)

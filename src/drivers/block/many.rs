@@ -6,7 +6,7 @@ use super::api::Block;
 use super::job::{Erase, Flow, Own, Scatter, Scattered};
 use super::limits::EraseLimits;
 use super::split::{Ranges, SECTOR, Transfers};
-use crate::mem::pool::{DmaBuf, Returns};
+use crate::mem::pool::DmaBuf;
 use crate::spec::device::block::request::{RequestType, Segment};
 use crate::{Error, Result};
 
@@ -74,7 +74,7 @@ impl Block {
             });
         }
         let (shape, rest) = (self.shape, Transfers::new(0, self.shape));
-        let data = Scattered::Own(bufs.into_iter(), Returns::new());
+        let data = Scattered::Own(bufs.into_iter());
         self.run_own(&mut Scatter { sectors: &sectors, each: 0, shape, flow, data, next: 0, rest })
     }
 

@@ -146,6 +146,57 @@ fn a_whole_chunk_is_a_buffer_and_comes_back() {
 }
 
 #[test]
+fn a_pool_lives_as_long_as_a_handle_or_a_lease_taken_any_way() {
+    let rig = Rig::new();
+    let held = rig.space.alloc(64, 1).unwrap();
+    let free = rig.space.free_bytes();
+    let used = |what: &str| assert!(rig.space.free_bytes() < free, "{what}");
+    let pool = DmaPool::new(&rig.space, 4, 64).unwrap();
+    let (by_number, from_the_top) = (pool.slot(2).unwrap(), pool.take().unwrap());
+    let other = pool.clone();
+    drop(pool);
+    used("a handle is there");
+    drop(other);
+    used("two leases are there");
+    // A lease leads to a handle again, which works like every other.
+    let pool = by_number.pool();
+    drop(by_number);
+    let (again, top) = (pool.slot(2).unwrap(), pool.take().unwrap());
+    assert!(pool.slot(2).is_err() && pool.free() == 1);
+    drop(from_the_top);
+    again.write(0, b"alive").unwrap();
+    drop((pool, again));
+    used("one lease is there");
+    drop(top);
+    assert_eq!(rig.space.free_bytes(), free, "the last one gives it back");
+    drop(held);
+}
+
+#[test]
+fn a_pool_goes_once_whichever_thread_is_the_last_to_have_it() {
+    let rig = Rig::new();
+    let held = rig.space.alloc(64, 1).unwrap();
+    let free = rig.space.free_bytes();
+    for round in 0..500 {
+        let pool = DmaPool::new(&rig.space, 3, 64).unwrap();
+        let bufs = [pool.slot(1).unwrap(), pool.take().unwrap(), pool.slot(2).unwrap()];
+        std::thread::scope(|scope| {
+            for (at, buf) in bufs.into_iter().enumerate() {
+                scope.spawn(move || {
+                    buf.write(0, &[round as u8]).unwrap();
+                    let again = (at == 2).then(|| buf.pool());
+                    drop(buf);
+                    drop(again.map(|pool| pool.take()));
+                });
+            }
+            drop(pool);
+        });
+        assert_eq!(rig.space.free_bytes(), free, "round {round}");
+    }
+    drop(held);
+}
+
+#[test]
 fn buffers_straddle_no_page_that_they_need_not() {
     let rig = Rig::new();
     let _shift = rig.space.alloc(64, 1).unwrap();

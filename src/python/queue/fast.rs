@@ -16,11 +16,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyFloat, PyString, PyTuple};
+use pyo3::types::{PyDict, PyFloat, PyList, PyString, PyTuple};
 use pyo3::{Borrowed, IntoPyObjectExt, ffi};
 
-use super::Queue;
+use super::{Queue, take};
+use crate::mem::pool::DmaBuf;
 use crate::python::batch;
+use crate::python::buffer::Buffer;
+use crate::python::memory::Flow;
 
 /// Most parameters of a method.
 const MOST: usize = 3;
@@ -158,6 +161,22 @@ fn install_one<M: Quick>(py: Python<'_>) -> PyResult<()> {
 pub(in crate::python) fn held_once<T>(_py: Python<'_>, object: &Py<T>) -> bool {
     // SAFETY: an object, alive by the caller's reference, on a thread that is attached.
     unsafe { ffi::Py_REFCNT(object.as_ptr()) == 1 }
+}
+
+/// Takes the buffer of a list of one, as most sides of chains are, for its flight; `None` where that is not it. For an
+/// interpreter with a global lock.
+#[inline(always)]
+pub(super) fn take_only(side: &Bound<'_, PyAny>, flow: Flow) -> PyResult<Option<DmaBuf>> {
+    let Some(list) = side.cast_exact::<PyList>().ok().filter(|list| list.len() == 1) else { return Ok(None) };
+    // SAFETY: a list, with an item of this index, which it holds: no Python code runs before `one` is used for the last
+    // time, and with a global lock no other thread does.
+    let one = unsafe { ffi::PyList_GetItem(list.as_ptr(), 0) };
+    // SAFETY: as above.
+    let one = unsafe { Borrowed::from_ptr(side.py(), one) };
+    match one.cast_exact::<Buffer>() {
+        Ok(buffer) => take(buffer.get(), flow).map(Some),
+        Err(_) => Ok(None),
+    }
 }
 
 /// The arguments of a call, as CPython gives them.
