@@ -2,7 +2,7 @@
 
 use crate::cpu::{pin, spin_until};
 use crate::device::RawDevice;
-use crate::driver::{Buffers, RingDriver};
+use crate::driver::{Buffers, RingDriver, SHOW_EVERY};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -84,6 +84,18 @@ impl<D: RingDriver> Bench<D> {
         if PARTS == 1 { self.driver.add1(&request) } else { self.driver.add3(&request) }
     }
 
+    #[inline(always)]
+    fn add_batch<const PARTS: u8>(&mut self, batch: usize) {
+        for first in (0..batch).step_by(SHOW_EVERY) {
+            if first != 0 {
+                self.driver.show();
+            }
+            for _ in first..batch.min(first + SHOW_EVERY) {
+                self.add::<PARTS>();
+            }
+        }
+    }
+
     #[inline(never)]
     fn one_thread<const PARTS: u8>(&mut self, batch: usize, chains: usize) -> f64 {
         let mut device = self.device.take().expect("the device end is back after each run");
@@ -91,9 +103,7 @@ impl<D: RingDriver> Bench<D> {
         let mut popped = 0;
         let start = Instant::now();
         for _ in 0..batches {
-            for _ in 0..batch {
-                self.add::<PARTS>();
-            }
+            self.add_batch::<PARTS>(batch);
             self.driver.publish();
             device.drain();
             for _ in 0..batch {
@@ -133,9 +143,7 @@ impl<D: RingDriver> Bench<D> {
         let batches = chains.div_ceil(batch);
         let start = Instant::now();
         for _ in 0..batches {
-            for _ in 0..batch {
-                self.add::<PARTS>();
-            }
+            self.add_batch::<PARTS>(batch);
             self.driver.publish();
             for _ in 0..batch {
                 spin_until(|| self.driver.pop());
@@ -151,9 +159,7 @@ impl<D: RingDriver> Bench<D> {
         while popped < chains {
             let room = depth - (added - popped);
             let more = room.min(chains - added);
-            for _ in 0..more {
-                self.add::<PARTS>();
-            }
+            self.add_batch::<PARTS>(more);
             added += more;
             if more != 0 {
                 self.driver.publish();

@@ -4,6 +4,8 @@ use crate::raw::{RingAreas, leak_pages};
 
 /// Requests in flight have buffers of their own, this many at most.
 pub const SLOTS: usize = 256;
+/// Chains of a batch between two calls of [`RingDriver::show`].
+pub const SHOW_EVERY: usize = 16;
 /// Bytes of the device-readable header of a request of three parts.
 pub const HEADER_BYTES: u32 = 16;
 /// Bytes of its device-writable data, and of the one device-readable buffer of a request of one part.
@@ -59,6 +61,10 @@ pub trait RingDriver: Send {
     fn add1(&mut self, request: &Request);
     /// Adds a chain of three parts: header (readable), data and status (writable).
     fn add3(&mut self, request: &Request);
+    /// Within a batch, after each [`SHOW_EVERY`] chains: shows the device what was added, where the driver does that
+    /// before the batch is whole, and `add` does not do so itself.
+    #[inline(always)]
+    fn show(&mut self) {}
     /// Makes what was added visible, where `add` did not do so itself, and asks whether the device wants a
     /// notification. It does not (the device end says so once, at its creation).
     fn publish(&mut self);

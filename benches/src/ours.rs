@@ -130,17 +130,12 @@ impl Source for Owned {
     }
 }
 
-/// Chains between two times that the device is shown what was added, where that is not done once a batch.
-pub const SHOW_EVERY: u32 = 16;
-
 /// The ring with its source of buffers. With `SHOWS` a device that polls is shown a long batch piece by piece, by
 /// [`Ring::show`], and begins while the rest is added; else it sees nothing before the batch is whole.
 pub struct Ours<S: Source, const SHOWS: bool = true> {
     ring: Ring<S::Buf>,
     areas: RingAreas,
     source: S,
-    /// Chains added since they were last shown.
-    hidden: u32,
 }
 
 impl<S: Source, const SHOWS: bool> Ours<S, SHOWS> {
@@ -168,18 +163,7 @@ impl<S: Source, const SHOWS: bool> Ours<S, SHOWS> {
         let areas = unsafe {
             RingAreas::new(start.add(at.descriptor), start.add(at.driver), start.add(at.device), config.size)
         };
-        Ok(Self { ring, areas, source, hidden: 0 })
-    }
-
-    /// After each chain.
-    #[inline(always)]
-    fn added(&mut self) {
-        if SHOWS {
-            self.hidden = self.hidden.wrapping_add(1);
-            if self.hidden.is_multiple_of(SHOW_EVERY) {
-                self.ring.show();
-            }
-        }
+        Ok(Self { ring, areas, source })
     }
 }
 
@@ -200,7 +184,6 @@ impl<S: Source, const SHOWS: bool> RingDriver for Ours<S, SHOWS> {
         let data = self.source.one(r);
         let token = self.ring.add([data], []);
         black_box(token.map_err(Error::from).expect("the harness adds only what fits"));
-        self.added();
     }
 
     #[inline(always)]
@@ -208,13 +191,18 @@ impl<S: Source, const SHOWS: bool> RingDriver for Ours<S, SHOWS> {
         let [header, data, status] = self.source.three(r);
         let token = self.ring.add([header], [data, status]);
         black_box(token.map_err(Error::from).expect("the harness adds only what fits"));
-        self.added();
+    }
+
+    #[inline(always)]
+    fn show(&mut self) {
+        if SHOWS {
+            self.ring.show();
+        }
     }
 
     #[inline(always)]
     fn publish(&mut self) {
         assert!(self.ring.publish().is_none());
-        self.hidden = 0;
     }
 
     #[inline(always)]

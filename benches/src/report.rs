@@ -1,7 +1,7 @@
 //! The figures of a run, its validity and what it says about the targets.
 
 use crate::contender::Mode;
-use crate::stats::lower_quartile;
+use crate::stats::{lower_quartile, median};
 use std::fmt::Write;
 
 /// The unit of one thread.
@@ -30,7 +30,7 @@ struct Series {
 #[derive(Debug, Default)]
 pub struct Run {
     series: Vec<Series>,
-    round_trips: Vec<f64>,
+    round_trips: Vec<(Mode, f64)>,
     by_size: Vec<(String, u16, Vec<f64>)>,
     facts: Vec<(String, f64, f64)>,
 }
@@ -75,9 +75,9 @@ impl Run {
         }
     }
 
-    /// Keeps one figure of a cache line's round trip.
-    pub fn record_round_trip(&mut self, figure: f64) {
-        self.round_trips.push(figure);
+    /// Keeps one figure of a cache line's round trip, taken just before those of a mode.
+    pub fn record_round_trip(&mut self, mode: Mode, figure: f64) {
+        self.round_trips.push((mode, figure));
     }
 
     /// Keeps one figure of a queue of another size.
@@ -96,21 +96,31 @@ impl Run {
     /// A cache line's way there and back, in ns.
     #[must_use]
     pub fn round_trip(&self) -> Option<f64> {
-        (!self.round_trips.is_empty()).then(|| lower_quartile(&self.round_trips))
+        let trips: Vec<f64> = self.round_trips.iter().map(|&(_, trip)| trip).collect();
+        (!trips.is_empty()).then(|| lower_quartile(&trips))
+    }
+
+    fn figures(&self, contender: &str, mode: Mode) -> Option<&[f64]> {
+        let series = self.series.iter().find(|s| s.contender == contender && s.mode == mode)?;
+        Some(&series.figures)
     }
 
     /// ns a chain.
     #[must_use]
     pub fn figure(&self, contender: &str, mode: Mode) -> Option<f64> {
-        let series = self.series.iter().find(|s| s.contender == contender && s.mode == mode)?;
-        Some(lower_quartile(&series.figures))
+        self.figures(contender, mode).map(lower_quartile)
     }
 
-    /// The figure in the mode's unit: floors for one thread, line round trips for two cores.
+    /// The figure in the mode's unit, floors for one thread, line round trips for two cores: of the rounds' own ratios
+    /// the median, because a machine that is slow for seconds is slow for both sides of a round.
     #[must_use]
     pub fn ratio(&self, contender: &str, mode: Mode) -> Option<f64> {
-        let unit = if mode.crosses() { self.round_trip()? } else { self.figure(FLOOR, mode)? };
-        Some(self.figure(contender, mode)? / unit)
+        let trips = self.round_trips.iter().filter(|(before, _)| *before == mode).map(|&(_, trip)| trip);
+        let trips: Vec<f64> = trips.collect();
+        let units = if mode.crosses() { &trips } else { self.figures(FLOOR, mode)? };
+        let ratios = self.figures(contender, mode)?.iter().zip(units).map(|(figure, unit)| figure / unit);
+        let ratios: Vec<f64> = ratios.collect();
+        (!ratios.is_empty()).then(|| median(&ratios))
     }
 
     /// Whether the run counts, and where the deciding peer stands.
@@ -197,7 +207,9 @@ impl Run {
     /// The run as tables for people.
     #[must_use]
     pub fn text(&self, machine: &str) -> String {
-        let mut out = format!("{machine}\nns a chain, lower quartile; in brackets the ratio\n");
+        let mut out = format!(
+            "{machine}\nns a chain, lower quartile; in brackets the median of the rounds' own ratios\n"
+        );
         for (crossing, unit) in [(false, "x floor"), (true, "x P")] {
             self.text_grid(&mut out, crossing, unit);
         }

@@ -158,7 +158,7 @@ fn across(run: &mut Run, contenders: &mut Contenders, cores: (usize, usize), kee
         };
         let trip = round_trip(cores, CHAINS_ACROSS as u64);
         if keep {
-            run.record_round_trip(trip);
+            run.record_round_trip(mode, trip);
         }
         for contender in contenders.iter_mut() {
             let figure = contender.run(mode, chains, cores);
