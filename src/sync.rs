@@ -107,13 +107,13 @@ pub mod mutants {
         NoHeadCount,
         /// `Slots::take` looks at the head relaxed.
         HeadRelaxed,
-        /// `Slots::push` shows the new head relaxed.
+        /// `Cells::push` shows the new head relaxed.
         PushRelaxed,
         /// `Slots::take` hands out a slot that somebody holds by its number.
         HeldUnseen,
-        /// `Slots::give` says relaxed that the slot is free.
+        /// `Cells::give` says relaxed that the slot is free.
         FreeRelaxed,
-        /// `Slots::give` keeps the pool no more while it puts the slot on the stack.
+        /// `Cells::give` keeps the pool no more while it puts the slot on the stack.
         PushUnheld,
         /// Counts of a pool are taken back relaxed.
         LetGoRelaxed,
@@ -121,6 +121,12 @@ pub mod mutants {
         FreeUnseen,
         /// The last handle of a pool leaves no counts to leases.
         LeaseUncounted,
+        /// It takes the counts of free slots back relaxed.
+        CountsRelaxed,
+        /// `Slots::take` counts no lease after the last handle.
+        TopUncounted,
+        /// `Slots::take_at` counts no lease after the last handle.
+        NumberUncounted,
     }
 
     static CHOSEN: AtomicU32 = AtomicU32::new(0);

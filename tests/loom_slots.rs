@@ -1,5 +1,5 @@
 //! The slots of a pool: each is one holder's at a time, whoever takes from the top or by number, and none is lost. The pool
-//! ends with its last handle or lease, once, and nobody touches it any more.
+//! ends with its last handle or lease, once, and nobody changes it any more.
 #![cfg(loom)]
 #![allow(unsafe_code, reason = "payload in loom's cells")]
 
@@ -148,5 +148,22 @@ fn a_pool_ends_once_where_a_lease_gives_a_handle() {
         let ends = pool.end(pool.slots.give(0));
         assert!(pool.slots.take_at(1));
         ends + pool.end(pool.slots.let_go()) + pool.end(pool.slots.give(1))
+    });
+}
+
+/// A handle from a lease takes slots that the last one may have made counted: from the top, past one that is held by its
+/// number, and by number what was just put back.
+#[test]
+fn a_pool_ends_once_where_slots_are_taken_after_its_last_handle() {
+    let mutants =
+        [Mutant::TopUncounted, Mutant::NumberUncounted, Mutant::CountsRelaxed, Mutant::LeaseUncounted];
+    ends_once("a pool's end, slots taken after it", &mutants, take_at_0, |pool| {
+        pool.slots.hold();
+        assert_eq!(pool.slots.take(), Some(1), "slot 0 is passed, and not in the stack any more");
+        let mut ends = pool.end(pool.slots.give(0));
+        assert!(pool.slots.take_at(0), "it is back");
+        ends += pool.end(pool.slots.let_go());
+        ends += pool.end(pool.slots.give(1));
+        ends + pool.end(pool.slots.give(0))
     });
 }

@@ -118,8 +118,9 @@ impl Run {
         let trips = self.round_trips.iter().filter(|(before, _)| *before == mode).map(|&(_, trip)| trip);
         let trips: Vec<f64> = trips.collect();
         let units = if mode.crosses() { &trips } else { self.figures(FLOOR, mode)? };
-        let ratios = self.figures(contender, mode)?.iter().zip(units).map(|(figure, unit)| figure / unit);
-        let ratios: Vec<f64> = ratios.collect();
+        let figures = self.figures(contender, mode)?;
+        assert_eq!(figures.len(), units.len(), "each round has a figure of both");
+        let ratios: Vec<f64> = figures.iter().zip(units).map(|(figure, unit)| figure / unit).collect();
         (!ratios.is_empty()).then(|| median(&ratios))
     }
 

@@ -216,7 +216,7 @@ impl<B: Lease + Send + 'static> Queue<B> {
 
     /// Ok where chains may be shown to the device.
     #[inline]
-    fn check_started(&self) -> Result<()> {
+    pub(crate) fn check_started(&self) -> Result<()> {
         match self.home.health.condition() {
             Condition::Running => Ok(()),
             Condition::Ready => {

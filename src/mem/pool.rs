@@ -62,26 +62,27 @@ struct Inner {
 
 impl Inner {
     /// # Safety
-    /// Nobody keeps it any more, as [`Slots::let_go`] or [`Slots::give`] has answered.
+    /// It is from [`DmaPool::over`], and nobody keeps it any more, as `let_go` or `give` of its slots has just answered the
+    /// caller, who uses it no more.
     #[cold]
     #[inline(never)]
     unsafe fn end(this: NonNull<Self>) {
-        // SAFETY: a leaked box that nobody leads to any more.
+        // SAFETY: a box that was leaked there; by the caller's word nobody leads to it any more.
         drop(unsafe { Box::from_raw(this.as_ptr()) });
     }
 }
 
 impl Clone for DmaPool {
     fn clone(&self) -> Self {
-        self.inner().slots.hold();
+        self.inner().slots.cells().hold();
         Self(self.0)
     }
 }
 
 impl Drop for DmaPool {
     fn drop(&mut self) {
-        if self.inner().slots.let_go() {
-            // SAFETY: it was the last to keep it, and uses it no more.
+        if self.inner().slots.cells().let_go() {
+            // SAFETY: a pool's own; the answer was that nobody keeps it, and neither is it used below.
             unsafe { Inner::end(self.0) };
         }
     }
@@ -314,7 +315,7 @@ impl DmaBuf {
 
     /// The pool that it belongs to.
     pub fn pool(&self) -> DmaPool {
-        self.inner().slots.hold();
+        self.inner().slots.cells().hold();
         DmaPool(self.record().pool)
     }
 
@@ -403,8 +404,8 @@ impl Drop for DmaBuf {
     #[inline]
     fn drop(&mut self) {
         let Record { pool, index, .. } = *self.record();
-        if self.inner().slots.give(index) {
-            // SAFETY: it was the last to keep it, and uses it no more.
+        if self.inner().slots.cells().give(index) {
+            // SAFETY: a pool's own; the answer was that nobody keeps it, and neither is it used below.
             unsafe { Inner::end(pool) };
         }
     }

@@ -19,7 +19,7 @@ const NONE: u32 = u32::MAX;
 
 /// The slot is free and in the stack, or about to be put there by who gave it back.
 const FREE: u8 = 0;
-/// The slot was taken, by its number while in the stack, where it still is; who finds it there skips it.
+/// The slot was taken by its number while in the stack, or about to be put there; who finds it there skips it.
 const TAKEN_IN_STACK: u8 = 1;
 /// The slot is not in the stack, and taken.
 const OUT: u8 = 2;
@@ -73,48 +73,10 @@ impl Slots {
         }
     }
 
-    /// Counts another handle, for whoever has a handle or a lease.
-    #[inline]
-    pub(super) fn hold(&self) {
-        // Relaxed: whoever counts keeps the pool already.
-        let before = self.holders.fetch_add(1, Relaxed) & !ALL_COUNT;
-        if before > ALL_COUNT >> 1 {
-            // So many were forgotten that the count would come round, and the pool go under its leases.
-            std::process::abort();
-        }
-    }
-
-    /// Takes a count back; answers whether nobody has the pool any more, which is the caller's to end then.
-    #[must_use]
-    pub(super) fn let_go(&self) -> bool {
-        let slots = self.state.len() as u64;
-        let mut now = self.holders.load(Relaxed);
-        loop {
-            // The last handle leaves a count to each slot, and keeps its own until it has seen them all.
-            let next = if now == 1 { ALL_COUNT | slots.wrapping_add(1) } else { now.wrapping_sub(1) };
-            // Release: what was done by this count comes before the end; acquire: the end comes after what was done by all
-            // others. One pairs with the other of the same line. tests/loom_slots.rs dies without it (LetGoRelaxed).
-            let order = if mutant!(LetGoRelaxed) { Relaxed } else { AcqRel };
-            match self.holders.compare_exchange_weak(now, next, order, Relaxed) {
-                Err(seen) => now = seen,
-                Ok(1) => return self.count_leases(),
-                Ok(_) => return next == ALL_COUNT,
-            }
-        }
-    }
-
-    /// Makes every slot one whose holder has a count, and takes back those of slots that nobody holds, with the caller's.
-    #[cold]
-    fn count_leases(&self) -> bool {
-        let free = |state: &AtomicU8| {
-            // Acquire: what the slot's last holder did, who has no count, comes before the end; pairs with the release in
-            // `give`. tests/loom_slots.rs dies without it (FreeUnseen).
-            let order = if mutant!(FreeUnseen) { Relaxed } else { AcqRel };
-            state.fetch_or(COUNTED, order) & TAKEN == FREE || mutant!(LeaseUncounted)
-        };
-        let mut counts = self.state.iter().filter(|state| free(state)).count() as u64;
-        counts = counts.wrapping_add(1);
-        self.holders.fetch_sub(counts, AcqRel) == ALL_COUNT | counts
+    /// Its atomics.
+    #[inline(always)]
+    pub(super) fn cells(&self) -> Cells<'_> {
+        Cells { head: &self.head.0, below: &self.below, state: &self.state, holders: &self.holders }
     }
 
     fn cell(&self, index: u32) -> Option<(&AtomicU32, &AtomicU8)> {
@@ -139,7 +101,7 @@ impl Slots {
                 Ok(_) => match state.fetch_or(TAKEN, AcqRel) {
                     FREE => return Some(index),
                     counted if counted & TAKEN == FREE || mutant!(HeldUnseen) => {
-                        self.hold();
+                        self.count_lease(mutant!(TopUncounted));
                         return Some(index);
                     }
                     // Somebody holds it by its number; from now on it is not in the stack.
@@ -164,9 +126,16 @@ impl Slots {
     fn take_counted(&self, state: &AtomicU8) -> bool {
         let taken = state.compare_exchange(FREE | COUNTED, TAKEN_IN_STACK | COUNTED, AcqRel, Relaxed).is_ok();
         if taken {
-            self.hold();
+            self.count_lease(mutant!(NumberUncounted));
         }
         taken
+    }
+
+    /// Counts the lease on a slot that was taken: one of a pool whose last handle went before, but for the caller's.
+    fn count_lease(&self, forgets: bool) {
+        if !forgets {
+            self.cells().hold();
+        }
     }
 
     /// Whether the slot is free; a snapshot that may be out of date at once.
@@ -175,21 +144,87 @@ impl Slots {
         self.cell(index).is_some_and(|(_, state)| state.load(Acquire) & TAKEN == FREE)
     }
 
-    /// Gives a taken slot back; answers as [`Slots::let_go`]. Where nobody else keeps the pool, it may be gone when this
-    /// returns.
+    /// Number of free slots; a snapshot that may be out of date at once.
+    pub(super) fn free(&self) -> usize {
+        self.state.iter().filter(|state| state.load(Relaxed) & TAKEN == FREE).count()
+    }
+}
+
+/// The atomics of [`Slots`], by value: a call that gives the pool up has no reference to anything else that may go with it
+/// before the call returns.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Cells<'a> {
+    head: &'a AtomicU64,
+    below: &'a [AtomicU32],
+    state: &'a [AtomicU8],
+    holders: &'a AtomicU64,
+}
+
+impl Cells<'_> {
+    /// Counts one more, for whoever has a handle or a lease.
     #[inline]
+    pub(super) fn hold(self) {
+        // Relaxed: whoever counts keeps the pool already.
+        let before = self.holders.fetch_add(1, Relaxed) & !ALL_COUNT;
+        if before > ALL_COUNT >> 1 {
+            // So many were forgotten that the count would come round, and the pool go under its leases.
+            std::process::abort();
+        }
+    }
+
+    /// Takes the caller's count back; answers whether nobody has the pool any more, which is the caller's to end then, once.
+    /// Where it is not, others may have ended it when this returns.
     #[must_use]
-    pub(super) fn give(&self, index: u32) -> bool {
+    pub(super) fn let_go(self) -> bool {
+        let slots = self.state.len() as u64;
+        let mut now = self.holders.load(Relaxed);
+        loop {
+            // The last handle leaves a count to each slot, and keeps its own until it has seen them all.
+            let next = if now == 1 { ALL_COUNT | slots.wrapping_add(1) } else { now.wrapping_sub(1) };
+            // Release: what was done by this count comes before the end; acquire: the end comes after what was done by all
+            // others. One pairs with the other of the same line, and of `count_leases`. tests/loom_slots.rs dies without it
+            // (LetGoRelaxed).
+            let order = if mutant!(LetGoRelaxed) { Relaxed } else { AcqRel };
+            match self.holders.compare_exchange_weak(now, next, order, Relaxed) {
+                Err(seen) => now = seen,
+                Ok(1) => return self.count_leases(),
+                Ok(_) => return next == ALL_COUNT,
+            }
+        }
+    }
+
+    /// Makes every slot one whose holder has a count, and takes back those of slots that nobody holds, with the caller's.
+    #[cold]
+    fn count_leases(self) -> bool {
+        let free = |state: &AtomicU8| {
+            // Acquire: what the slot's last holder did, who has no count, comes before the end; pairs with the release in
+            // `give`. Release: whoever sees the mark sees that all count. tests/loom_slots.rs dies without it (FreeUnseen).
+            let order = if mutant!(FreeUnseen) { Relaxed } else { AcqRel };
+            state.fetch_or(COUNTED, order) & TAKEN == FREE || mutant!(LeaseUncounted)
+        };
+        let mut counts = self.state.iter().filter(|state| free(state)).count() as u64;
+        counts = counts.wrapping_add(1);
+        // As in `let_go`; tests/loom_slots.rs dies without it (CountsRelaxed).
+        let order = if mutant!(CountsRelaxed) { Relaxed } else { AcqRel };
+        self.holders.fetch_sub(counts, order) == ALL_COUNT | counts
+    }
+
+    /// Gives the caller's slot back, once; answers as [`Cells::let_go`].
+    #[inline(always)]
+    #[must_use]
+    pub(super) fn give(self, index: u32) -> bool {
         let Some(state) = self.state.get(index as usize) else { return false };
-        // With that the slot is somebody else's, and so may the pool be: nothing may come after it.
+        // With that the slot is somebody else's, and so may the pool be: nothing may come after it. Release: what its holder
+        // did to it comes before what the next one does; pairs with the acquire of whoever takes it.
         state.compare_exchange(TAKEN_IN_STACK, FREE, AcqRel, Relaxed).is_err() && self.give_other(index)
     }
 
     /// The same for a slot that is not in the stack, or whose holder has a count. Out of line: whoever drops a buffer has it
     /// inlined else.
     #[inline(never)]
-    fn give_other(&self, index: u32) -> bool {
-        let Some((below, state)) = self.cell(index) else { return false };
+    fn give_other(self, index: u32) -> bool {
+        let at = index as usize;
+        let (Some(below), Some(state)) = (self.below.get(at), self.state.get(at)) else { return false };
         // For as long as this takes: once the slot is free, it keeps the pool no more.
         let held = !mutant!(PushUnheld);
         if held {
@@ -207,22 +242,17 @@ impl Slots {
     }
 
     /// Puts a slot that is not in the stack on top of it.
-    fn push(&self, index: u32, below: &AtomicU32) {
-        let mut head = self.head.0.load(Relaxed);
+    fn push(self, index: u32, below: &AtomicU32) {
+        let mut head = self.head.load(Relaxed);
         loop {
             below.store(top(head), Relaxed);
             // Release: who pops the slot sees the slot below it. tests/loom_slots.rs dies without it (PushRelaxed).
             let order = if mutant!(PushRelaxed) { Relaxed } else { AcqRel };
-            match self.head.0.compare_exchange_weak(head, with_top(head, index), order, Relaxed) {
+            match self.head.compare_exchange_weak(head, with_top(head, index), order, Relaxed) {
                 Err(now) => head = now,
                 Ok(_) => return,
             }
         }
-    }
-
-    /// Number of free slots; a snapshot that may be out of date at once.
-    pub(super) fn free(&self) -> usize {
-        self.state.iter().filter(|state| state.load(Relaxed) & TAKEN == FREE).count()
     }
 }
 
@@ -236,33 +266,40 @@ mod tests {
         // A taker that was stopped before its exchange: it saw slot 0 on top, slot 1 below.
         let seen = slots.head.0.load(Acquire);
         assert_eq!((slots.take(), slots.take()), (Some(0), Some(1)));
-        assert!(!slots.give(0));
+        assert!(!slots.cells().give(0));
         assert_eq!(top(slots.head.0.load(Acquire)), 0, "on top again, and slot 1 is taken");
         let late = slots.head.0.compare_exchange(seen, with_top(seen, 1), AcqRel, Acquire);
         assert!(late.is_err(), "slot 1 would be handed out a second time");
     }
+
     #[test]
     fn leases_keep_what_no_handle_keeps() {
         // Taken by number and from the top, before the last handle went and after.
         let slots = Slots::new(4);
         assert!(slots.take_at(2) && slots.take() == Some(0));
-        slots.hold();
-        assert!(!slots.let_go() && !slots.let_go(), "two are held");
+        slots.cells().hold();
+        assert!(!slots.cells().let_go() && !slots.cells().let_go(), "two are held");
         // Whoever has a lease may come by a handle again.
-        slots.hold();
+        slots.cells().hold();
         assert!(!slots.take_at(2) && slots.take_at(1) && slots.take() == Some(3) && slots.take().is_none());
         assert_eq!(slots.free(), 0);
-        assert!(!slots.give(2) && !slots.give(0) && slots.is_free(2));
+        assert!(!slots.cells().give(2) && !slots.cells().give(0) && slots.is_free(2));
         assert!(slots.take_at(2), "it is in the stack, and free");
-        assert!(!slots.give(2) && !slots.let_go() && !slots.give(1) && slots.give(3), "the last one ends it");
+        assert!(
+            !slots.cells().give(2)
+                && !slots.cells().let_go()
+                && !slots.cells().give(1)
+                && slots.cells().give(3),
+            "the last one ends it"
+        );
     }
 
     #[test]
     fn without_leases_the_last_handle_is_the_end() {
         let slots = Slots::new(3);
         assert!(slots.take_at(1) && slots.take() == Some(0));
-        assert!(!slots.give(0) && !slots.give(1));
-        slots.hold();
-        assert!(!slots.let_go() && slots.let_go());
+        assert!(!slots.cells().give(0) && !slots.cells().give(1));
+        slots.cells().hold();
+        assert!(!slots.cells().let_go() && slots.cells().let_go());
     }
 }

@@ -15,7 +15,7 @@ use super::end::{self, Held};
 use super::features::{Features, set};
 use super::memory::{Memory, Pools};
 use super::queue::{Inner, Queue};
-use super::used::Events;
+use super::used::{Events, Results};
 use super::whole::Whole;
 use super::{error, of_package, wait};
 use crate::Result;
@@ -172,12 +172,14 @@ impl Device {
         self.check()?;
         let config =
             QueueConfig { size: size.map(|size| size.0), indirect, interrupts, ..QueueConfig::default() };
+        // First, as it may fail, and run Python code, which may want the queues.
+        let results = Results::new(py)?;
         let queue = py.detach(|| self.inner.take_queue(index.0, config))?;
         let inner = Arc::new(Inner::new(queue, Arc::clone(&self.inner), Arc::clone(&self.pools)));
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
         queues.retain(|known| known.strong_count() != 0);
         queues.push(Arc::downgrade(&inner));
-        Queue::new(py, inner)
+        Ok(Queue::new(inner, results))
     }
 
     /// Sets the device going: from now on its queues may be notified.

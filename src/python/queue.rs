@@ -25,7 +25,7 @@ use crate::mem::pool::DmaBuf;
 use crate::mem::process::Process;
 use crate::queue::Token;
 use crate::{Error, Result};
-pub(super) use fast::{held_once, install};
+pub(super) use fast::{LOCKED, held_once, install};
 
 /// How long the end of a `with` waits for what is in flight.
 const DRAIN: Duration = Duration::from_secs(1);
@@ -118,9 +118,17 @@ pub(super) struct Queue {
 
 /// Takes a buffer for its flight.
 #[inline(always)]
-fn take(buffer: &Buffer, flow: Flow) -> PyResult<DmaBuf> {
-    match buffer.memory.take(buffer.index, flow) {
-        Ok(buf) => Ok(buf),
+fn take(buffer: &Buffer, flow: Flow) -> Result<DmaBuf> {
+    buffer.memory.take(buffer.index, flow)
+}
+
+/// The only buffer of a side of a chain, taken, where it has just one.
+#[inline(always)]
+fn take_only(side: Option<&Bound<'_, PyAny>>, flow: Flow) -> PyResult<Option<DmaBuf>> {
+    let Some(side) = side else { return Ok(None) };
+    // Not by `map_err`: what Python makes of an error is made where nothing of its is borrowed any more.
+    match fast::take_only(side, flow) {
+        Ok(taken) => Ok(taken),
         Err(error) => Err(error.into()),
     }
 }
@@ -130,9 +138,9 @@ type Taken<'a, 'py> = (Option<&'a Bound<'py, PyAny>>, Option<DmaBuf>);
 
 /// Takes the buffers of one side of a chain.
 fn take_side((given, taken): Taken<'_, '_>, flow: Flow) -> PyResult<Vec<DmaBuf>> {
-    let Some(given) = given.filter(|_| taken.is_none()) else { return Ok(taken.into_iter().collect()) };
-    if let Ok(buffer) = given.cast::<Buffer>() {
-        return Ok(alloc::vec![take(buffer.get(), flow)?]);
+    let Some(given) = given else { return Ok(Vec::new()) };
+    if let Some(buf) = taken.map_or_else(|| take_only(Some(given), flow), |buf| Ok(Some(buf)))? {
+        return Ok(alloc::vec![buf]);
     }
     let mut bufs = Vec::with_capacity(given.len().unwrap_or(0));
     for one in given.try_iter()? {
@@ -142,8 +150,8 @@ fn take_side((given, taken): Taken<'_, '_>, flow: Flow) -> PyResult<Vec<DmaBuf>>
 }
 
 impl Queue {
-    pub(super) fn new(py: Python<'_>, inner: Arc<Inner>) -> PyResult<Self> {
-        Ok(Self { inner, results: Results::new(py)? })
+    pub(super) fn new(inner: Arc<Inner>, results: Results) -> Self {
+        Self { inner, results }
     }
 
     /// Adds a chain, the usual ones without a detour; with `SEND` notifies the device of it.
@@ -153,22 +161,19 @@ impl Queue {
         readable: Option<&Bound<'_, PyAny>>,
         writable: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Token> {
-        let only = |side, flow| if self.results.is_locked() { fast::take_only(side, flow) } else { Ok(None) };
-        let first = match readable {
-            Some(side) => only(side, Flow::Readable)?,
-            None => None,
-        };
-        let second = match writable {
-            Some(side) => only(side, Flow::Writable)?,
-            None => None,
-        };
+        let first = take_only(readable, Flow::Readable)?;
+        // What is not as simple may be Python code that fills the buffers of the other side.
+        if first.is_none() && readable.is_some() {
+            return self.submit_other::<SEND>((readable, None), (writable, None));
+        }
+        let second = take_only(writable, Flow::Writable)?;
         match (first, second) {
-            (None, Some(to)) if readable.is_none() => self.put(|queue| queue.submit::<SEND, _, _>([], [to])),
+            (None, Some(to)) => self.put(|queue| queue.submit::<SEND, _, _>([], [to])),
+            (Some(from), Some(to)) => self.put(|queue| queue.submit::<SEND, _, _>([from], [to])),
             (Some(from), None) if writable.is_none() => {
                 self.put(|queue| queue.submit::<SEND, _, _>([from], []))
             }
-            (Some(from), Some(to)) => self.put(|queue| queue.submit::<SEND, _, _>([from], [to])),
-            (first, second) => self.submit_other::<SEND>((readable, first), (writable, second)),
+            (first, None) => self.submit_other::<SEND>((readable, first), (writable, None)),
         }
     }
 
@@ -182,6 +187,9 @@ impl Queue {
         let readable = take_side(readable, Flow::Readable)?;
         let writable = take_side(writable, Flow::Writable)?;
         self.put(|queue| {
+            if SEND {
+                queue.check_started()?;
+            }
             let token = queue.add_chain(readable, writable)?;
             Ok((token, SEND && queue.publish()?))
         })

@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use pyo3::prelude::*;
 
-use super::queue::held_once;
+use super::queue::{LOCKED, held_once};
 use crate::device::{self, Done};
 
 /// A request that the device has done: its token, and how many bytes the device says it wrote.
@@ -69,20 +69,10 @@ impl Used {
 pub(super) struct Results(Option<[Py<Used>; 2]>);
 
 impl Results {
+    /// Of no use without a global lock, where others may look at an object at any moment. Python code may run in this.
     pub(super) fn new(py: Python<'_>) -> PyResult<Self> {
-        // Without a global lock another thread may take an object up between the look at its count and the change.
-        let locked = match py.import("sys")?.getattr_opt("_is_gil_enabled")? {
-            Some(enabled) => enabled.call0()?.extract()?,
-            None => true,
-        };
         let zero = || Used { token: AtomicU64::new(0), written: AtomicU32::new(0) };
-        Ok(Self(if locked { Some([Py::new(py, zero())?, Py::new(py, zero())?]) } else { None }))
-    }
-
-    /// Whether the interpreter has a global lock, so that what a thread looks at stays as it is until it lets others run.
-    #[inline]
-    pub(super) fn is_locked(&self) -> bool {
-        self.0.is_some()
+        Ok(Self(if LOCKED { Some([Py::new(py, zero())?, Py::new(py, zero())?]) } else { None }))
     }
 
     #[inline]

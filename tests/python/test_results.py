@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -60,3 +61,45 @@ def test_results_that_were_let_go_of_are_given_again(entropy: Running) -> None:
         _, used = request(entropy, 4, WAYS["get"])
         seen.add(id(used))
     assert len(seen) <= 2
+
+
+def test_results_of_one_queue_are_not_those_of_another() -> None:
+    with (
+        virtio.open("soft:entropy?run=inline") as one,
+        virtio.open("soft:entropy?run=inline") as other,
+    ):
+        runs = []
+        for dev in (one, other):
+            dev.negotiate()
+            runs.append((dev, dev.queue(0)))
+            dev.start()
+        _, first = request(runs[0], 3, WAYS["get"])
+        for _ in range(4):
+            request(runs[1], 9, WAYS["get"])
+        assert first.written == 3
+        with runs[0][1], runs[1][1]:
+            pass
+
+
+def test_threads_that_share_a_queue_keep_their_results(entropy: Running) -> None:
+    dev, q = entropy
+    pool = dev.pool(4, 64)
+    wrong: list[virtio.Used] = []
+
+    def work(mine: int) -> None:
+        last: virtio.Used | None = None
+        for _ in range(2_000):
+            token = q.add(writable=[pool[mine]])
+            q.notify()
+            before = None if last is None else (last.token, hash(last))
+            used = q.wait(token, timeout=5)
+            if used.token != token or before is not None and last is not None and before != (last.token, hash(last)):
+                wrong.append(used)
+            last = used
+
+    threads = [threading.Thread(target=work, args=(mine,)) for mine in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong

@@ -25,20 +25,21 @@ impl ModelSlots {
 
     /// As dropping the buffer; answers whether the pool ends with that.
     pub fn give(&self, index: u32) -> bool {
-        self.0.give(index)
+        self.0.cells().give(index)
     }
 
     /// As cloning a pool.
     pub fn hold(&self) {
-        self.0.hold();
+        self.0.cells().hold();
     }
 
     /// As dropping a pool; answers whether it ends with that.
     pub fn let_go(&self) -> bool {
-        self.0.let_go()
+        self.0.cells().let_go()
     }
 
-    /// As the end of the pool: nobody may change anything any more, and all that was changed is seen.
+    /// As the end of the pool: nobody may change anything any more, and all that was changed is seen. Who only looks is not
+    /// found.
     ///
     /// # Panics
     /// In the model, where one that is not ordered before this changes anything.

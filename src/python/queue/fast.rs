@@ -3,7 +3,10 @@
 //! PyO3 finds a keyword's parameter by its text, which for two of them takes as long as a request on the ring. Keywords
 //! that are written at a call are interned by Python, so that here their addresses are compared. Whatever is not plain
 //! goes to the method that PyO3 made: that one has the signature and the text, and refuses what is wrong.
-#![expect(unsafe_code, reason = "methods with a calling convention of CPython's own")]
+#![expect(
+    unsafe_code,
+    reason = "methods with CPython's own calling convention, and looks at objects that it lends"
+)]
 
 use alloc::boxed::Box;
 use alloc::ffi::CString;
@@ -20,6 +23,7 @@ use pyo3::types::{PyDict, PyFloat, PyList, PyString, PyTuple};
 use pyo3::{Borrowed, IntoPyObjectExt, ffi};
 
 use super::{Queue, take};
+use crate::Result;
 use crate::mem::pool::DmaBuf;
 use crate::python::batch;
 use crate::python::buffer::Buffer;
@@ -155,28 +159,38 @@ fn install_one<M: Quick>(py: Python<'_>) -> PyResult<()> {
     class.setattr(name, made)
 }
 
-/// Whether nobody but the one who asks has a reference to the object: with a global lock, until he gives one away or
-/// detaches.
+/// Whether this is built for an interpreter with a global lock: in the others an object has more words than its count and
+/// its class.
+pub(in crate::python) const LOCKED: bool = size_of::<ffi::PyObject>() == size_of::<[usize; 2]>();
+
+/// Whether nobody but the one who asks has a reference to the object: until he gives one away or detaches. Never without a
+/// global lock, where others may at any moment.
 #[inline(always)]
 pub(in crate::python) fn held_once<T>(_py: Python<'_>, object: &Py<T>) -> bool {
     // SAFETY: an object, alive by the caller's reference, on a thread that is attached.
-    unsafe { ffi::Py_REFCNT(object.as_ptr()) == 1 }
+    LOCKED && unsafe { ffi::Py_REFCNT(object.as_ptr()) == 1 }
 }
 
-/// Takes the buffer of a list of one, as most sides of chains are, for its flight; `None` where that is not it. For an
-/// interpreter with a global lock.
+/// Takes the buffer of a side that is one, or a list of one, for its flight; `None` where that is not it.
 #[inline(always)]
-pub(super) fn take_only(side: &Bound<'_, PyAny>, flow: Flow) -> PyResult<Option<DmaBuf>> {
-    let Some(list) = side.cast_exact::<PyList>().ok().filter(|list| list.len() == 1) else { return Ok(None) };
+pub(super) fn take_only(side: &Bound<'_, PyAny>, flow: Flow) -> Result<Option<DmaBuf>> {
+    let Ok(list) = side.cast_exact::<PyList>() else {
+        return side.cast_exact::<Buffer>().ok().map(|buffer| take(buffer.get(), flow)).transpose();
+    };
+    if list.len() != 1 {
+        return Ok(None);
+    }
+    if !LOCKED {
+        let one = list.get_item(0).ok();
+        let buffer = one.as_ref().and_then(|one| one.cast_exact::<Buffer>().ok());
+        return buffer.map(|buffer| take(buffer.get(), flow)).transpose();
+    }
     // SAFETY: a list, with an item of this index, which it holds: no Python code runs before `one` is used for the last
     // time, and with a global lock no other thread does.
     let one = unsafe { ffi::PyList_GetItem(list.as_ptr(), 0) };
     // SAFETY: as above.
     let one = unsafe { Borrowed::from_ptr(side.py(), one) };
-    match one.cast_exact::<Buffer>() {
-        Ok(buffer) => take(buffer.get(), flow).map(Some),
-        Err(_) => Ok(None),
-    }
+    one.cast_exact::<Buffer>().ok().map(|buffer| take(buffer.get(), flow)).transpose()
 }
 
 /// The arguments of a call, as CPython gives them.
