@@ -831,7 +831,7 @@ def find(
     transport: str | None = None,
     driver: str | None = None,
 ) -> Found:
-    """The devices that fit: by type, by transport ("pci", "mmio"), by kernel driver. Without an address those of this
+    """The devices that fit: by type, by transport ("pci" or "mmio"), by kernel driver. Without an address those of this
     machine, which needs no privileges and opens nothing; with `qtest:SOCKET?ram=FILE` those of a
     QEMU machine, on its PCI buses and in its MMIO slots; none is written to.
     """

@@ -4,6 +4,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
 use super::{error, of_package};
@@ -69,7 +70,10 @@ impl Found {
     }
 }
 
-/// The devices that fit: by type, by transport ("pci", "mmio"), by kernel driver. Without an address those of this
+/// What devices of this machine, or of QEMU's, are reached by.
+const TRANSPORTS: [&str; 2] = ["pci", "mmio"];
+
+/// The devices that fit: by type, by transport ("pci" or "mmio"), by kernel driver. Without an address those of this
 /// machine, which needs no privileges and opens nothing; with `qtest:SOCKET?ram=FILE` those of a
 /// QEMU machine, on its PCI buses and in its MMIO slots; none is written to.
 #[pyfunction]
@@ -81,6 +85,9 @@ pub(super) fn find(
     transport: Option<&str>,
     driver: Option<&str>,
 ) -> PyResult<Found> {
+    if transport.is_some_and(|wanted| !TRANSPORTS.contains(&wanted)) {
+        return Err(PyValueError::new_err("transport is \"pci\" or \"mmio\""));
+    }
     let found = match address {
         None => py.detach(rust::find)?,
         Some(address) => {

@@ -241,7 +241,9 @@ def test_a_reader_that_leaves_ends_the_command_quietly() -> None:
     process.stderr.close()
 
 
-@pytest.mark.parametrize("words", [["ls"], ["ls", "--json"], ["info", "soft:block"], ["info", "soft:block", "--json"]])
+@pytest.mark.parametrize(
+    "words", [["ls"], ["ls", "--json"], ["info", "soft:block"], ["info", "soft:block", "--json"], ["--version"]]
+)
 def test_an_output_that_cannot_be_written_is_a_failure_and_no_answer(words: list[str]) -> None:
     with open("/dev/full", "wb") as full:
         done = subprocess.run([sys.executable, "-m", "virtio", *words], stdout=full, stderr=subprocess.PIPE, timeout=60)

@@ -173,6 +173,13 @@ def test_import_is_silent_and_depends_on_nothing() -> None:
     assert (done.stdout, done.stderr) == ("['virtio']\n", "")
 
 
+def test_find_refuses_a_transport_that_there_is_not() -> None:
+    for wrong in ("nope", "PCI", ""):
+        with pytest.raises(ValueError, match="pci"):
+            virtio.find(transport=wrong)
+    assert all(info.transport == "mmio" for info in virtio.find(transport="mmio"))
+
+
 def test_find_one_says_that_nothing_fits() -> None:
     with pytest.raises(virtio.DeviceNotFoundError):
         virtio.find_one(driver="no-such-driver")

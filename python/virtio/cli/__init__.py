@@ -178,22 +178,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = parser.parse_args(argv)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else USAGE
-    if args.version:
-        from virtio import __version__
-
-        print(f"virtio {__version__}")
-        return DONE
-    if args.command is None:
+    if args.command is None and not args.version:
         parser.print_help(sys.stderr)
         return USAGE
     return _run(args)
+
+
+def _version() -> int:
+    from virtio import __version__
+
+    print(f"virtio {__version__}")
+    return DONE
 
 
 def _run(args: argparse.Namespace) -> int:
     from virtio import DeviceNotFoundError
 
     try:
-        code: int = import_module(f"virtio.cli.{args.module}").run(args)
+        code: int = _version() if args.version else import_module(f"virtio.cli.{args.module}").run(args)
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
@@ -222,7 +224,7 @@ def _fail(args: argparse.Namespace, error: Exception, code: int) -> int:
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     print(f"virtio: {text}", file=sys.stderr)
-    if args.json:
+    if getattr(args, "json", False):
         import json
 
         told = {"type": type(error).__name__, "errno": getattr(error, "errno", None), "message": text}
