@@ -101,7 +101,9 @@ impl Slots {
                 Ok(_) => match state.fetch_or(TAKEN, AcqRel) {
                     FREE => return Some(index),
                     counted if counted & TAKEN == FREE || mutant!(HeldUnseen) => {
-                        self.count_lease(mutant!(TopUncounted));
+                        if !mutant!(TopUncounted) {
+                            self.cells().hold();
+                        }
                         return Some(index);
                     }
                     // Somebody holds it by its number; from now on it is not in the stack.
@@ -125,17 +127,10 @@ impl Slots {
     #[cold]
     fn take_counted(&self, state: &AtomicU8) -> bool {
         let taken = state.compare_exchange(FREE | COUNTED, TAKEN_IN_STACK | COUNTED, AcqRel, Relaxed).is_ok();
-        if taken {
-            self.count_lease(mutant!(NumberUncounted));
-        }
-        taken
-    }
-
-    /// Counts the lease on a slot that was taken: one of a pool whose last handle went before, but for the caller's.
-    fn count_lease(&self, forgets: bool) {
-        if !forgets {
+        if taken && !mutant!(NumberUncounted) {
             self.cells().hold();
         }
+        taken
     }
 
     /// Whether the slot is free; a snapshot that may be out of date at once.
