@@ -113,23 +113,28 @@ fn what_nobody_waits_for_comes_to_whoever_takes_any() {
 fn who_waits_for_room_is_served_in_order() {
     let (soft, _device, queue, pool) = set_up(Run::Stepped, 1, Features::EMPTY, vec![]);
     let first = submit(&queue, &pool);
-    let ((tell, told), (ring, rung)) = (channel(), channel());
+    let ((stand, stands), (tell, told), (ring, rung)) = (channel(), channel(), channel());
     thread::scope(|scope| {
         let mut waiters = Vec::new();
         for number in 0..4 {
-            let (queue, pool, tell, ring) = (&queue, &pool, tell.clone(), ring.clone());
+            let (queue, pool) = (&queue, &pool);
+            let (stand, tell, ring) = (stand.clone(), tell.clone(), ring.clone());
             waiters.push(scope.spawn(move || {
-                let token = queue.add([], [pool.take().unwrap()], Deadline::after(SOON)).unwrap();
+                let buf = pool.take().unwrap();
+                let waits = || {
+                    stand.send(number);
+                    Ok(())
+                };
+                let token = queue.add_with([], [buf], Deadline::after(SOON), waits).unwrap();
                 // The order shows before the device can serve this one and so make room for the next.
                 tell.send((number, token));
                 queue.notify().unwrap();
                 ring.send(());
             }));
-            let deadline = Deadline::after(SOON);
-            while queue.in_line() != number + 1 {
-                assert!(!deadline.passed());
-                thread::yield_now();
-            }
+            // In line, and past the notification that it gives there: later, that could show the device what another
+            // has added, and be on its way yet when that one finds nothing left to notify of.
+            while stands.recv_timeout(SOON).unwrap() != number {}
+            assert_eq!(queue.in_line(), number + 1);
         }
         let mut token = first;
         for number in 0..4 {
