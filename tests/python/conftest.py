@@ -17,6 +17,9 @@ import virtio
 # themselves and to programs that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# What a pytest of a test's own is started with: to import hypothesis takes most of its time.
+FEW_PLUGINS = ["-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
+
 INTERFACES = ["pci-modern", "pci-transitional", "pci-legacy", "mmio", "mmio-legacy"]
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from conftest import FEW_PLUGINS
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -80,7 +81,7 @@ def test_python_in_documents_runs(document: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, f"{name(document)}\n{done.stdout}\n{done.stderr}"
     if re.search(r"^def test_", program.read_text(), re.MULTILINE):
-        words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", program]
+        words = [sys.executable, "-m", "pytest", "-q", *FEW_PLUGINS, program]
         done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=100)
         assert done.returncode == 0, f"{name(document)}\n{done.stdout}\n{done.stderr}"
 

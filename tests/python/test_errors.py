@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -29,7 +30,8 @@ def test_an_address_that_cannot_be_parsed_is_a_value_error(address: str) -> None
      "vdpa:/dev/vhost-vdpa-9", "qtest:/nowhere.sock?ram=/nowhere&pci=04.0"],
 )  # fmt: skip
 def test_an_address_with_nothing_behind_it_is_not_found(address: str) -> None:
-    for opener in (virtio.open, virtio.Block, virtio.Entropy):
+    # For a daemon that may be about to start, an opener waits that long.
+    for opener in (partial(virtio.open, control_timeout=0.1), partial(virtio.Block, control_timeout=0.1), virtio.Entropy):
         with pytest.raises(virtio.DeviceNotFoundError) as missing:
             opener(address)
         assert isinstance(missing.value, FileNotFoundError)

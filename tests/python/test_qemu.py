@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 import virtio
-from conftest import descriptors
+from conftest import FEW_PLUGINS, descriptors
 from virtio import aio, testing
 from virtio.cli import main
 
@@ -386,7 +386,7 @@ def test_the_fixture_ends_machines_and_shows_what_they_said(pytester: pytest.Pyt
                 assert False
         """)
     )
-    result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    result = pytester.runpytest_subprocess(*FEW_PLUGINS)
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*a word of QEMU's*"])
     assert not Path(f"/proc/{(pytester.path / 'pid').read_text()}").exists()

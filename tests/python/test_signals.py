@@ -223,7 +223,7 @@ def test_m7_batches_that_a_signal_ends_are_in_the_arrays(running: Ledger, seed: 
     interrupter.check(amount)
 
 
-@pytest.mark.soak(run="Python, signals in reads of a disk", unit="signals", usual=60, full=1000)
+@pytest.mark.soak(run="Python, signals in reads of a disk", unit="signals", usual=30, full=1000)
 def test_m7_a_read_that_a_signal_ends_harms_nothing_that_comes_after_it(seed: int, amount: int) -> None:
     moments = random.Random(seed)
     device = testing.block(size=1 << 20, lies=["no_interrupts"])

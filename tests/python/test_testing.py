@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from conftest import FEW_PLUGINS
 
 import virtio
 from virtio import testing
@@ -173,7 +174,7 @@ def test_the_fixtures_run_a_test_over_each_interface_and_fail_it_for_a_broken_ru
                     dev.write_config(32, 1, 1)
         """)
     )
-    result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    result = pytester.runpytest_subprocess(*FEW_PLUGINS)
     result.assert_outcomes(passed=6, errors=1)
     result.stdout.fnmatch_lines(["*RuleBroken: INIT_CONFIG_WRITTEN*"])
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from conftest import FEW_PLUGINS
 from storage import StorageDaemon
 
 import virtio
@@ -197,6 +198,6 @@ def test_the_fixture_fails_a_test_whose_driver_broke_the_protocol(pytester: pyte
                 os.sched_yield()
         """
     )
-    result = pytester.runpytest_subprocess("-p", "no:cacheprovider")
+    result = pytester.runpytest_subprocess(*FEW_PLUGINS)
     result.assert_outcomes(passed=1, errors=1)
     result.stdout.fnmatch_lines(["*ProtocolError*version*"])
