@@ -261,7 +261,7 @@ class Entropy:
         """Resets and closes the device. A second call does nothing."""
         ...
     def read(self, length: int) -> bytes:
-        """`length` random bytes."""
+        """`length` random bytes. One thread at a time: RuntimeError where another one reads."""
         ...
 
 @final

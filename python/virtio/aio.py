@@ -120,11 +120,10 @@ class Queue:
         future: asyncio.Future[Used] = asyncio.get_running_loop().create_future()
         self._owned[token] = future
         try:
-            self._turn()
-            return await future
+            return await self._answer(future)
         finally:
             self._owned.pop(token, None)
-            self._leave(future, token)
+            self._leave()
 
     async def get(self) -> Used:
         """Waits for any request that is done and that no task waits for by its token."""
@@ -133,12 +132,11 @@ class Queue:
         future: asyncio.Future[Used] = asyncio.get_running_loop().create_future()
         self._any.append(future)
         try:
-            self._turn()
-            return await future
+            return await self._answer(future)
         finally:
             if future in self._any:
                 self._any.remove(future)
-            self._leave(future, None)
+            self._leave()
 
     def __aiter__(self) -> AsyncIterator[Used]:
         return self
@@ -155,12 +153,22 @@ class Queue:
             raise kept
         return kept
 
-    def _leave(self, future: asyncio.Future[Used], token: int | None) -> None:
-        """A waiter has gone. What it was given and did not see, since it was cancelled, is kept."""
-        task = asyncio.current_task()
-        if future.done() and not future.cancelled() and task is not None and task.cancelling():
-            if future.exception() is None:
-                self._kept[future.result().token] = future.result()
+    async def _answer(self, future: asyncio.Future[Used]) -> Used:
+        """What a waiter is given. What he did not see, since he was cancelled, is given to the next, or kept."""
+        try:
+            self._turn()
+            return await future
+        except BaseException as error:
+            if future.done() and not future.cancelled():
+                unseen = future.exception()
+                if unseen is None:
+                    self._hand(future.result().token, future.result())
+                elif unseen is not error and isinstance(unseen, virtio.IndeterminateError):
+                    self._hand(unseen.token, unseen)
+            raise
+
+    def _leave(self) -> None:
+        """A waiter has gone."""
         if not self._owned and not self._any:
             self._stop()
 

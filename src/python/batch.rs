@@ -205,14 +205,14 @@ fn tokens_array<'a, 'py>(place: &'a mut Export<'py>, array: &Bound<'py, PyAny>) 
     Ok(numbers)
 }
 
-/// See `Queue.get_many`, whose time limit is asked for where there is something to wait for.
+/// See `Queue.get_many`; the time limit is one.
 #[inline]
 pub(super) fn get_many<'py>(
     py: Python<'py>,
     inner: &Inner,
     tokens: &Bound<'py, PyAny>,
     written: Option<&Bound<'py, PyAny>>,
-    timeout: impl FnOnce() -> PyResult<Option<f64>>,
+    timeout: Option<f64>,
 ) -> PyResult<usize> {
     let (mut place, mut other) = (Export::new(py), Export::new(py));
     let tokens = tokens_array(&mut place, tokens)?;
@@ -253,7 +253,7 @@ fn wait_for_many(
     inner: &Inner,
     most: usize,
     results: &mut Results<'_>,
-    timeout: impl FnOnce() -> PyResult<Option<f64>>,
+    timeout: Option<f64>,
 ) -> PyResult<usize> {
     // What others reaped, or errors.
     let found = inner.shared.pop_many(most, |done| results.store(done));
@@ -261,7 +261,7 @@ fn wait_for_many(
     if found != 0 {
         return Ok(found);
     }
-    let deadline = wait::deadline(timeout()?)?;
+    let deadline = wait::deadline(timeout)?;
     let first = py.detach(|| inner.shared.get_with(deadline, wait::look_after_signals));
     results.store(inner.deliver(py, first.map(Done::from))?);
     // An error comes again with the next call.

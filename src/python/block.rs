@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use core::cell::RefCell;
 
 use pyo3::buffer::PyBuffer;
-use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyMemoryView, PyTuple};
 
@@ -55,7 +55,15 @@ pub(super) fn bytes_of<'py>(data: &Bound<'py, PyAny>) -> PyResult<PyBuffer<u8>> 
     match PyBuffer::<u8>::get(data) {
         Ok(buffer) if buffer.dimensions() == 1 => Ok(buffer),
         Err(error) if !error.is_instance_of::<pyo3::exceptions::PyBufferError>(data.py()) => Err(error),
-        _ => PyBuffer::get(&PyMemoryView::from(data)?.call_method1("cast", ("B",))?),
+        _ => {
+            let view = PyMemoryView::from(data)?;
+            if view.getattr("format")?.extract::<String>()?.contains('O') {
+                return Err(PyTypeError::new_err(
+                    "an array of objects has no bytes that a device may read or write",
+                ));
+            }
+            PyBuffer::get(&view.call_method1("cast", ("B",))?)
+        }
     }
 }
 
@@ -148,6 +156,7 @@ impl Block {
         control_timeout: f64,
         reconnect: &str,
     ) -> PyResult<Self> {
+        error::prepare(py)?;
         let reconnect = policy(reconnect)?;
         let control_timeout = wait::longest(Some(control_timeout))?;
         let timeout = wait::longest(timeout)?;

@@ -16,7 +16,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 
 use super::memory::{Flow, Memory};
-use super::whole::{Whole, whole};
+use super::whole::{Whole, descriptor, whole};
 use crate::Error;
 use crate::mem::region::DmaRegion;
 
@@ -427,6 +427,10 @@ fn fileno(region: &DmaRegion) -> PyResult<RawFd> {
     Ok(fd.as_raw_fd())
 }
 
+fn no_descriptor(error: std::io::Error) -> Error {
+    Error::Os { doing: "taking a descriptor", errno: error.raw_os_error().unwrap_or(0) }
+}
+
 /// Memory for devices over a memory file of the caller's (os.memfd_create with MFD_ALLOW_SEALING): it is sealed
 /// against shrinking, its content stays, and whoever has the descriptor shares it. Without a length it is the whole
 /// file. `Region.create(length)` makes a file of its own.
@@ -445,20 +449,17 @@ impl Region {
         #[pyo3(from_py_with = whole)] offset: u64,
         length: Option<Whole<usize>>,
     ) -> PyResult<Self> {
-        let raw: RawFd = match fd.extract() {
-            Ok(raw) => raw,
-            Err(_) => fd.call_method0("fileno")?.extract()?,
-        };
-        if raw < 0 {
-            return Err(PyValueError::new_err("a descriptor is a number from 0 on"));
-        }
+        let raw = descriptor(fd)?;
         // SAFETY: not -1, and used for the length of this call, during which the interpreter is held.
         let borrowed = unsafe { BorrowedFd::borrow_raw(raw) };
-        let own = borrowed.try_clone_to_owned()?;
+        let own = borrowed.try_clone_to_owned().map_err(no_descriptor)?;
         let length = match length {
             Some(Whole(length)) => length,
             None => {
-                let size = std::fs::File::from(own.try_clone()?).metadata()?.len();
+                let size = std::fs::File::from(own.try_clone().map_err(no_descriptor)?)
+                    .metadata()
+                    .map_err(no_descriptor)?
+                    .len();
                 usize::try_from(size.saturating_sub(offset)).unwrap_or(usize::MAX)
             }
         };

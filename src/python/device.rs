@@ -36,6 +36,7 @@ pub(super) fn open(
     strict: bool,
     interrupts: bool,
 ) -> PyResult<Device> {
+    error::prepare(py)?;
     let address: Address = address.parse()?;
     let control_timeout = wait::longest(Some(control_timeout))?;
     let options = Options { control_timeout, strict, interrupts, ..Options::default() };

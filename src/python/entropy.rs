@@ -1,9 +1,11 @@
 //! Entropy devices.
 
 use alloc::string::String;
-use std::sync::PoisonError;
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{PoisonError, TryLockError};
 
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};
 
@@ -14,16 +16,22 @@ use crate::mem::process::Process;
 use crate::sync::Mutex;
 use crate::{Error, Result};
 
+const CLOSED: Error = Error::Closed { what: "entropy device" };
+
 /// Random bytes from an entropy device.
 #[pyclass(frozen, module = "virtio")]
 pub(super) struct Entropy {
     source: Mutex<Option<drivers::Entropy>>,
+    /// Set by a close, and looked at by whoever waits: a read ends then, and gives the lock. Relaxed, as nothing but the flag
+    /// is told by it.
+    closing: Arc<AtomicBool>,
     address: String,
     owner: Process,
 }
 
 impl Entropy {
     fn shut(&self) -> Result<()> {
+        self.closing.store(true, Relaxed);
         let source = self.source.lock().unwrap_or_else(PoisonError::into_inner).take();
         source.map_or(Ok(()), |source| source.into_device().close())
     }
@@ -43,22 +51,27 @@ impl Entropy {
     #[new]
     #[pyo3(signature = (address, *, timeout=Some(30.0)), text_signature = "(address, *, timeout=30.0)")]
     fn new(py: Python<'_>, address: &str, timeout: Option<f64>) -> PyResult<Self> {
+        error::prepare(py)?;
         let timeout = wait::longest(timeout)?;
         let made = py.detach(|| drivers::Entropy::open(address, timeout)).map_err(error::opening)?;
-        let source = made.with_between(Between::new(wait::look_after_signals));
-        Ok(Self { source: Mutex::new(Some(source)), address: address.into(), owner: Process::current() })
+        let closing = Arc::new(AtomicBool::new(false));
+        let closes = Arc::clone(&closing);
+        let look = move || if closes.load(Relaxed) { Err(CLOSED) } else { wait::look_after_signals() };
+        let source = Mutex::new(Some(made.with_between(Between::new(look))));
+        Ok(Self { source, closing, address: address.into(), owner: Process::current() })
     }
 
-    /// `length` random bytes.
+    /// `length` random bytes. One thread at a time: RuntimeError where another one reads.
     fn read<'py>(&self, py: Python<'py>, length: Whole<usize>) -> PyResult<Bound<'py, PyBytes>> {
         self.owner.check("entropy device")?;
+        if isize::try_from(length.0).is_err() {
+            return Err(PyValueError::new_err("no object has so many bytes"));
+        }
         PyBytes::new_with(py, length.0, |to| {
             let filled = py.detach(|| match self.source.try_lock() {
-                Ok(mut source) => {
-                    let source = source.as_mut().ok_or(Error::Closed { what: "entropy device" });
-                    Some(source.and_then(|source| source.fill(to)))
-                }
-                Err(_) => None,
+                Err(TryLockError::WouldBlock) if !self.closing.load(Relaxed) => None,
+                Ok(mut source) => Some(source.as_mut().ok_or(CLOSED).and_then(|source| source.fill(to))),
+                Err(_) => Some(Err(CLOSED)),
             });
             match filled {
                 Some(filled) => filled.map_err(|error| error.at(&self.address).into()),

@@ -73,6 +73,11 @@ impl From<Error> for PyErr {
     }
 }
 
+/// Keeps the classes of errors at hand for as long as there are devices.
+pub(super) fn prepare(py: Python<'_>) -> PyResult<()> {
+    of_package(py, "virtio.errors", "VirtioError").map(drop)
+}
+
 /// The same for a failure to open: all that is not the address's form is an `OSError`.
 pub(super) fn opening(error: Error) -> PyErr {
     match (error.kind(), class(&error)) {
@@ -90,7 +95,7 @@ fn exception(py: Python<'_>, error: &Error, class: Class) -> PyResult<PyErr> {
         Class::Value => return Ok(PyValueError::new_err(error.to_string())),
         Class::Os => {
             let Error::Os { doing, errno } = kind else { return Ok(PyOSError::new_err(text)) };
-            let says: String = py.import("os")?.call_method1("strerror", (*errno,))?.extract()?;
+            let says: String = of_package(py, "os", "strerror")?.call1((*errno,))?.extract()?;
             let text = alloc::format!("{doing}: {says}");
             py.get_type::<PyOSError>().call1((*errno, text, address))?
         }

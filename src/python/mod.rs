@@ -31,6 +31,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 
 use pyo3::exceptions::PyImportError;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::PyDict;
 
 use crate::queue::Counters;
@@ -106,7 +107,17 @@ fn counted(py: Python<'_>, counted: Counters) -> PyResult<Bound<'_, PyDict>> {
     Ok(counters)
 }
 
-/// A name of one of the package's Python modules.
+/// A name of one of the package's Python modules. What they hold is kept from the first time on: at the end of the
+/// interpreter there is nothing to import any more, and errors have to be told still.
 fn of_package<'py>(py: Python<'py>, module: &str, name: &str) -> PyResult<Bound<'py, PyAny>> {
-    py.import(module)?.getattr(name)
+    static MODULES: PyOnceLock<Py<PyDict>> = PyOnceLock::new();
+    let modules = MODULES.get_or_init(py, || PyDict::new(py).unbind()).bind(py);
+    if let Some(held) = modules.get_item(module)?
+        && let Ok(found) = held.get_item(name)
+    {
+        return Ok(found);
+    }
+    let module_now = py.import(module)?;
+    modules.set_item(module, module_now.dict().copy()?)?;
+    module_now.getattr(name)
 }

@@ -203,14 +203,14 @@ impl Queue {
         }
     }
 
-    /// `transfer`, whose time limit is asked for where there is something to wait for.
+    /// `transfer`, whose time limit is one.
     #[inline]
     fn transfer_in(
         &self,
         py: Python<'_>,
         readable: Option<&Bound<'_, PyAny>>,
         writable: Option<&Bound<'_, PyAny>>,
-        timeout: impl FnOnce() -> PyResult<Option<f64>>,
+        timeout: Option<f64>,
     ) -> PyResult<u32> {
         let inner = &*self.inner;
         let token = self.submit::<true>(readable, writable)?;
@@ -218,15 +218,15 @@ impl Queue {
             Ok(Some(done)) => return inner.hand_over(py, done).map(|done| done.written),
             there => there,
         };
-        Ok(self.outcome(py, token, there, timeout()?)?.written)
+        Ok(self.outcome(py, token, there, timeout)?.written)
     }
 
     /// `get`, likewise.
     #[inline]
-    fn get_in(&self, py: Python<'_>, timeout: impl FnOnce() -> PyResult<Option<f64>>) -> PyResult<Py<Used>> {
+    fn get_in(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Py<Used>> {
         match self.inner.shared.pop_done() {
             Ok(Some(done)) => self.results.give(py, self.inner.hand_over(py, done)?),
-            there => self.next(py, there, timeout()?),
+            there => self.next(py, there, timeout),
         }
     }
 
@@ -297,13 +297,14 @@ impl Queue {
 
     /// Notifies the device, whether it wants that or not.
     fn kick(&self) -> PyResult<()> {
-        self.inner.located(self.inner.shared.kick())
+        self.inner.located(self.inner.shared.kick(device::Queue::check_started))
     }
 
     /// Waits for a request that is done and that nobody else waits for: seconds, or None for ever.
     #[pyo3(signature = (timeout=None))]
     fn get(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Py<Used>> {
-        self.get_in(py, || Ok(timeout))
+        wait::check(timeout)?;
+        self.get_in(py, timeout)
     }
 
     /// A request that is done and that nobody waits for, or None.
@@ -315,6 +316,7 @@ impl Queue {
     /// Waits for the request of this token: seconds, or None for ever.
     #[pyo3(signature = (token, timeout=None), name = "wait")]
     fn py_wait(&self, py: Python<'_>, token: Whole<u64>, timeout: Option<f64>) -> PyResult<Py<Used>> {
+        wait::check(timeout)?;
         let token = Token::from_raw(token.0);
         let there = self.inner.shared.try_wait(token);
         self.results.give(py, self.outcome(py, token, there, timeout)?)
@@ -333,7 +335,8 @@ impl Queue {
         writable: Option<&Bound<'_, PyAny>>,
         timeout: Option<f64>,
     ) -> PyResult<u32> {
-        self.transfer_in(py, readable, writable, || Ok(timeout))
+        wait::check(timeout)?;
+        self.transfer_in(py, readable, writable, timeout)
     }
 
     /// Adds many chains at once. `readable_slots` and `writable_slots` are arrays of buffers' numbers (Buffer.slot,
@@ -363,7 +366,8 @@ impl Queue {
         written: Option<&Bound<'py, PyAny>>,
         timeout: Option<f64>,
     ) -> PyResult<usize> {
-        batch::get_many(py, &self.inner, tokens, written, || Ok(timeout))
+        wait::check(timeout)?;
+        batch::get_many(py, &self.inner, tokens, written, timeout)
     }
 
     /// Asks for an event with the next request that is done; answers whether one is done already, which must be taken

@@ -30,12 +30,21 @@ pub(super) fn raised() -> Option<PyErr> {
     RAISED.with(RefCell::take)
 }
 
+/// Refuses what is no time limit: calls that add a chain do that before (fault M10).
+#[inline]
+pub(super) fn check(timeout: Option<f64>) -> PyResult<()> {
+    if timeout.is_none_or(|seconds| seconds >= 0.0) { Ok(()) } else { Err(no_limit()) }
+}
+
+#[cold]
+fn no_limit() -> PyErr {
+    PyValueError::new_err("a timeout is a number of seconds from 0 on, or None for ever")
+}
+
 /// Seconds, or `None` for ever, as a length of time.
 pub(super) fn limit(timeout: Option<f64>) -> PyResult<Option<Duration>> {
+    check(timeout)?;
     let Some(seconds) = timeout else { return Ok(None) };
-    if seconds.is_nan() || seconds < 0.0 {
-        return Err(PyValueError::new_err("a timeout is a number of seconds from 0 on, or None for ever"));
-    }
     // What no clock reaches is for ever.
     Ok(Duration::try_from_secs_f64(seconds).ok())
 }

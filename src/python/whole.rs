@@ -1,7 +1,10 @@
 //! Numbers that callers give.
 
-use pyo3::exceptions::{PyOverflowError, PyValueError};
+use std::os::fd::RawFd;
+
+use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::types::PyInt;
 
 /// A number from 0 on. One that does not fit is a ValueError, as all misuse is, where Python's own conversion raises
 /// OverflowError.
@@ -27,4 +30,20 @@ fn refused(error: PyErr, given: Borrowed<'_, '_, PyAny>) -> PyErr {
         return error;
     }
     PyValueError::new_err(alloc::format!("{} is below 0, or larger than can be meant", &*given))
+}
+
+/// The descriptor that an object is, or has.
+pub(super) fn descriptor(of: &Bound<'_, PyAny>) -> PyResult<RawFd> {
+    let number = match of.cast::<PyInt>() {
+        Ok(number) => number.as_any().clone(),
+        Err(_) if of.hasattr("fileno")? => of.call_method0("fileno")?,
+        Err(_) => {
+            return Err(PyTypeError::new_err("a region is made of a descriptor, or of what has a fileno()"));
+        }
+    };
+    match number.extract::<RawFd>() {
+        Ok(raw) if raw >= 0 => Ok(raw),
+        Err(error) if !error.is_instance_of::<PyOverflowError>(of.py()) => Err(error),
+        _ => Err(PyValueError::new_err("a descriptor is a number from 0 on")),
+    }
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -74,6 +74,100 @@ def test_cancelling_detaches_the_waiter_only(run: Any) -> None:
             assert buf.in_flight
             q.notify()
             assert (await q.wait(token)).token == token
+
+    run(main())
+
+
+async def used_by(how: str, q: aio.Queue, buf: virtio.Buffer) -> virtio.Used:
+    """The answer to a request of its own, taken in each of the ways."""
+    token = q.add(writable=[buf])
+    q.notify()
+    match how:
+        case "wait":
+            return await q.wait(token)
+        case "get":
+            return await q.get()
+    return await anext(aiter(q))
+
+
+@pytest.mark.parametrize("how", ["transfer", "wait", "get", "iterate"])
+def test_what_a_task_asks_for_after_its_cancellation_is_given_once(run: Any, how: str) -> None:
+    async def main() -> None:
+        dev, q = device("soft:entropy")
+        with dev:
+            first, second = dev.pool(2, 16)
+            begun = asyncio.Event()
+
+            async def cleans_up() -> None:
+                try:
+                    begun.set()
+                    await asyncio.Event().wait()
+                finally:
+                    if how == "transfer":
+                        assert await q.transfer(writable=[first]) == 16
+                    else:
+                        assert (await used_by(how, q, first)).written == 16
+
+            task = asyncio.create_task(cleans_up())
+            await begun.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert not q._kept
+            token = q.add(writable=[second])
+            q.notify()
+            assert (await q.get()).token == token
+
+    run(main())
+
+
+async def cancelled_as_it_is_done(q: aio.Queue, task: asyncio.Task[Any], end: Callable[[], None]) -> None:
+    """The task is told that its request has ended, and cancelled before it runs again."""
+    await asyncio.sleep(0)
+    end()
+    q._turn()
+    assert task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+@pytest.mark.parametrize("how", ["wait", "get", "iterate"])
+def test_what_a_cancelled_task_did_not_see_is_kept(run: Any, how: str) -> None:
+    async def main() -> None:
+        dev, q = device("soft:entropy?run=inline")
+        with dev:
+            token = q.add(writable=[dev.alloc(16)])
+            ways = {"wait": lambda: q.wait(token), "get": q.get, "iterate": q.__anext__}
+            await cancelled_as_it_is_done(q, asyncio.create_task(ways[how]()), q.notify)
+            assert (await q.get()).token == token
+            assert not q._kept
+
+    run(main())
+
+
+def test_what_a_cancelled_task_did_not_see_goes_to_the_next_that_waits(run: Any) -> None:
+    async def main() -> None:
+        dev, q = device("soft:entropy?run=inline")
+        with dev:
+            token = q.add(writable=[dev.alloc(16)])
+            first, second = (asyncio.create_task(q.get()) for _ in range(2))
+            await cancelled_as_it_is_done(q, first, q.notify)
+            async with asyncio.timeout(5):
+                assert (await second).token == token
+
+    run(main())
+
+
+def test_a_cancelled_task_s_indeterminate_request_is_told_of_to_who_asks_next(run: Any) -> None:
+    async def main() -> None:
+        dev, q = device("soft:console")
+        with dev:
+            token = q.add(writable=[dev.alloc(16)])
+            q.notify()
+            await cancelled_as_it_is_done(q, asyncio.create_task(q.wait(token)), dev.reset)
+            with pytest.raises(virtio.IndeterminateError) as told:
+                await q.wait(token)
+            assert told.value.token == token
 
     run(main())
 

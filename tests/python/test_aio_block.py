@@ -174,6 +174,23 @@ def test_cancelling_detaches_the_waiter_only(run: Any) -> None:
     run(main())
 
 
+def test_a_future_that_was_done_by_its_caller_is_left_alone(run: Any) -> None:
+    """Nothing is raised, not even unraisably: pytest would tell."""
+
+    async def main() -> None:
+        async with stalled() as (device, disk):
+            given, failed, cancelled = (disk.pread(512, 0) for _ in range(3))
+            await asyncio.sleep(0)
+            given.set_result(b"mine")
+            failed.set_exception(KeyError())
+            cancelled.cancel()
+            device.be_honest()
+            assert await disk.pread(512, 0) == bytes(512)
+            assert await given == b"mine" and isinstance(failed.exception(), KeyError)
+
+    run(main())
+
+
 def test_a_close_ends_what_is_under_way_with_a_typed_error(run: Any) -> None:
     async def main() -> None:
         async with stalled() as (_, disk):

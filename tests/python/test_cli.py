@@ -250,6 +250,42 @@ def test_an_output_that_cannot_be_written_is_a_failure_and_no_answer(words: list
     assert (done.returncode, done.stderr) == (4, b"virtio: No space left on device\n")
 
 
+def without(streams: str, *words: str) -> subprocess.CompletedProcess[bytes]:
+    """Runs the command with some of its standard streams closed, such as ">&- 2>&-"."""
+    shell = ["sh", "-c", f'exec "$@" {streams}', "sh", sys.executable, "-m", "virtio", *words]
+    return subprocess.run(shell, capture_output=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    "words", [["ls"], ["ls", "--json"], ["info", "soft:block", "--json"], ["block", "read", "soft:block"], ["--version"]]
+)
+def test_an_output_that_is_closed_is_one_that_cannot_be_written(words: list[str]) -> None:
+    done = without(">&-", *words)
+    assert (done.returncode, done.stderr) == (4, b"virtio: Bad file descriptor\n")
+    assert without(">&- 2>&-", *words).returncode == 4
+
+
+def test_who_writes_nothing_needs_no_output(tmp_path: Path) -> None:
+    done = without(">&-", "block", "read", "soft:block?size=1M", "-o", str(tmp_path / "out"))
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert (tmp_path / "out").read_bytes() == bytes(1 << 20)
+
+
+def test_nothing_but_results_is_on_standard_output_where_the_other_is_closed() -> None:
+    words = ("block", "bench", "soft:block?size=1M", "--mode", "one", "--seconds", "0.01", "--json")
+    done = without("2>&-", *words)
+    assert done.returncode == 0 and json.loads(done.stdout)["results"]
+    done = without("2>&-", "block", "read", "soft:block?size=1M", "--length", "512")
+    assert (done.returncode, done.stdout) == (0, bytes(512))
+    done = without("2>&-", "info", "soft:nothing")
+    assert (done.returncode, done.stdout) == (3, b"")
+
+
+def test_an_input_that_is_closed_is_told_of() -> None:
+    done = without("<&-", "block", "write", "soft:block", "-")
+    assert (done.returncode, done.stderr) == (4, b"virtio: standard input is closed\n")
+
+
 def test_ctrl_c_ends_the_command_with_130() -> None:
     words = [sys.executable, "-m", "virtio", "block", "bench", "soft:block", "--mode", "one", "--seconds", "60"]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -269,6 +305,13 @@ def test_bench_measures_each_mode(capsys: pytest.CaptureFixture[str]) -> None:
         assert 0 < row["latency_us"]["median"] <= row["latency_us"]["p99"]
     out, err = run(capsys, "block", "bench", "soft:block?size=1M", "--seconds", 0.05, "--mode", "batch")
     assert "batches" in out and "asyncio" not in out and "measuring" in err
+
+
+def test_bench_shows_no_figure_of_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    """However short the time, and however long it takes to begin."""
+    words = ("block", "bench", "soft:block?size=1M", "--seconds", 1e-9, "--depth", 64)
+    for row in run_json(capsys, *words)["results"]:
+        assert row["requests"] >= row["depth"] and row["latency_us"]["median"] > 0
 
 
 def test_bench_shows_several_devices_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:

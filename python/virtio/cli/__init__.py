@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import io
+import os
 import sys
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
+from errno import EBADF
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -171,8 +175,25 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+class _Closed(io.StringIO):
+    """The standard output of who has none: it takes nothing."""
+
+    def write(self, _text: object) -> int:
+        raise OSError(EBADF, os.strerror(EBADF))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; answers its exit code."""
+    with ExitStack() as stack:
+        # One that was closed before the start is None, for which print() says nothing, or says it on the other.
+        if sys.stdout is None:
+            stack.enter_context(redirect_stdout(_Closed()))
+        if sys.stderr is None:
+            stack.enter_context(redirect_stderr(io.StringIO()))
+        return _main(argv)
+
+
+def _main(argv: Sequence[str] | None) -> int:
     parser = _parser()
     try:
         args = parser.parse_args(argv)
@@ -214,9 +235,8 @@ def _run(args: argparse.Namespace) -> int:
 
 def _drop_output() -> None:
     """Nothing can be written any more. What is buffered must not fail again at the exit."""
-    import os
-
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if not isinstance(sys.stdout, _Closed):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(args: argparse.Namespace, error: Exception, code: int) -> int:

@@ -6,7 +6,7 @@ import hashlib
 import sys
 import time
 from contextlib import ExitStack
-from errno import EROFS
+from errno import EBADF, ENOSPC, EROFS
 from typing import IO, TYPE_CHECKING, Any, cast
 
 import virtio
@@ -20,6 +20,8 @@ CHUNK = 1 << 20
 
 
 def _standard(stream: object, what: str) -> IO[bytes]:
+    if stream is None:
+        raise OSError(EBADF, f"standard {what} is closed")
     binary = cast("IO[bytes]", getattr(stream, "buffer", stream))
     if binary.isatty():
         raise ValueError(f"standard {what} is a terminal: name a file, or redirect it")
@@ -45,10 +47,7 @@ def _copy(source: Any, to: Any, length: int | None, progress: Progress) -> tuple
             break
         at = 0
         while at < len(data):
-            written = to.write(data[at:] if at else data)
-            if not written:
-                raise ValueError("the device is full: the input is longer than it")
-            at += written
+            at += to.write(data[at:] if at else data)
         digest.update(data)
         done += len(data)
         progress.add(len(data))
@@ -89,8 +88,13 @@ def _write(args: argparse.Namespace) -> int:
         to = stack.enter_context(disk.raw())
         to.seek(args.offset)
         start = time.monotonic()
-        with Progress("write", args.length, shown=args.progress) as progress:
-            done, digest = _copy(source, to, args.length, progress)
+        try:
+            with Progress("write", args.length, shown=args.progress) as progress:
+                done, digest = _copy(source, to, args.length, progress)
+        except virtio.VirtioError as error:
+            if error.errno != ENOSPC:
+                raise
+            raise ValueError("the device is full: the input is longer than it") from None
         if args.length is not None and done < args.length:
             raise ValueError(f"the input ended after {done} bytes of {args.length}")
         if virtio.block.Feature.FLUSH in disk.features:

@@ -1,15 +1,13 @@
 //! The driver's face.
 
-use alloc::boxed::Box;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use core::cell::Cell;
 use core::fmt;
-use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{PoisonError, TryLockError};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::PoisonError;
 
 use super::job::{Ask, Flow, Job, OwnJob, Read, Write};
-use super::lane::Lane;
+use super::lanes::{Lanes, Taken};
 use super::limits::Limits;
 use super::options::{BlockOptions, lanes};
 use super::rescue::{Reopen, Rescue, Terms};
@@ -22,7 +20,7 @@ use crate::queue::Counters;
 use crate::spec::DeviceType;
 use crate::spec::device::block::request::{ID_SIZE, Lifetime, RequestType};
 use crate::spec::device::block::{config, feature};
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::Mutex;
 use crate::{Error, Result};
 
 /// What the driver takes where it is offered. Not ZONED: a driver that takes it has to serve zones.
@@ -74,9 +72,7 @@ const LOOK_EVERY: u64 = 1000;
 /// ```
 pub struct Block {
     // Before the device: what is in flight then goes to its quarantine, which its reset empties.
-    pub(super) lanes: Box<[Mutex<Lane>]>,
-    /// Which lane to wait for when all are taken.
-    turn: AtomicUsize,
+    pub(super) lanes: Lanes,
     pub(super) rescue: Rescue,
     pub(super) features: Features,
     limits: Mutex<Limits>,
@@ -120,8 +116,7 @@ impl Block {
         let queues = u16::try_from(lanes.len()).unwrap_or(u16::MAX);
         let terms = Terms { features, limits, queues, config: options.queue() };
         Ok(Self {
-            lanes,
-            turn: AtomicUsize::new(0),
+            lanes: Lanes::new(lanes, options.between.clone()),
             rescue: Rescue::new(device, options.reconnect, reopen, terms),
             features,
             limits: Mutex::new(limits),
@@ -266,22 +261,10 @@ impl Block {
         result.map_err(|error| error.at(self.device().address()))
     }
 
-    /// A lane that is free, if possible the one that this thread used before.
-    fn lane(&self) -> Result<MutexGuard<'_, Lane>> {
+    /// A lane for a call.
+    fn lane(&self) -> Result<Taken<'_>> {
         self.device().check_process()?;
-        let none = Error::Closed { what: "block device" };
-        let first = HINT.get();
-        for step in 0..self.lanes.len() {
-            let index = first.wrapping_add(step).checked_rem(self.lanes.len()).unwrap_or(0);
-            match self.lanes.get(index).map(Mutex::try_lock) {
-                Some(Ok(lane)) => return Ok(lane),
-                Some(Err(TryLockError::Poisoned(lane))) => return Ok(lane.into_inner()),
-                Some(Err(TryLockError::WouldBlock)) | None => {}
-            }
-        }
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed).checked_rem(self.lanes.len()).unwrap_or(0);
-        let lane = self.lanes.get(turn).ok_or(none)?;
-        Ok(lane.lock().unwrap_or_else(PoisonError::into_inner))
+        self.lanes.lane()
     }
 
     pub(super) fn run(&self, job: &mut impl Job) -> Result<()> {
@@ -421,13 +404,6 @@ fn coarse_micros() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
     seconds.wrapping_mul(1_000_000).wrapping_add(u64::try_from(now.tv_nsec).unwrap_or(0) / 1000)
-}
-
-/// Threads are numbered as they come, so that each starts at a lane of its own.
-static THREADS: AtomicUsize = AtomicUsize::new(0);
-
-std::thread_local! {
-    static HINT: Cell<usize> = Cell::new(THREADS.fetch_add(1, Ordering::Relaxed));
 }
 
 impl fmt::Debug for Block {

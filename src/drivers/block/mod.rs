@@ -10,6 +10,7 @@ mod call;
 mod desk;
 mod job;
 mod lane;
+mod lanes;
 mod limits;
 mod many;
 mod options;

@@ -100,7 +100,7 @@ impl Block {
                 "a device that is taken up again by itself has no pipes: open it without `Reconnect::Retry`";
             return Err(Error::Misuse { what });
         }
-        let lanes = core::mem::take(&mut self.lanes);
+        let lanes = self.lanes.take();
         let block = Arc::new(self);
         let pipe = |lane: crate::sync::Mutex<super::lane::Lane>| {
             let lane = lane.into_inner().unwrap_or_else(PoisonError::into_inner);

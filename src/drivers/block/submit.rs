@@ -86,7 +86,7 @@ impl Block {
     /// Makes it one whose calls do not wait. Only its first queue is used.
     pub fn submitter<T>(self) -> Submitter<T> {
         if self.rescue.retries()
-            && let Some(lane) = self.lanes.first()
+            && let Some(lane) = self.lanes.get(0)
         {
             lane.lock().unwrap_or_else(PoisonError::into_inner).queue.keep_for_reclaim();
         }
@@ -98,7 +98,7 @@ impl<T> Submitter<T> {
     /// The books and the queue, which are locked in this order.
     fn lock(&self) -> Result<(MutexGuard<'_, Desk<T>>, MutexGuard<'_, Lane>)> {
         self.block.device().check_process()?;
-        let lane = self.block.lanes.first().ok_or(Error::Closed { what: "block device" })?;
+        let lane = self.block.lanes.get(0).ok_or(Error::Closed { what: "block device" })?;
         let desk = self.desk.lock().unwrap_or_else(PoisonError::into_inner);
         Ok((desk, lane.lock().unwrap_or_else(PoisonError::into_inner)))
     }

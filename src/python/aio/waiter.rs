@@ -3,6 +3,7 @@
 use alloc::string::String;
 
 use pyo3::buffer::PyBuffer;
+use pyo3::exceptions::asyncio::InvalidStateError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use pyo3::{IntoPyObjectExt, intern};
@@ -49,7 +50,7 @@ impl Wants {
     }
 }
 
-/// Completes a call's future. One that was cancelled wants nothing.
+/// Completes a call's future. One that is done already, as it was cancelled or its caller gave it a result, wants nothing.
 pub(super) fn tell_one(py: Python<'_>, call: Done<Waiter>) {
     let Waiter { future, wants } = call.tag;
     let future = future.bind(py);
@@ -58,10 +59,9 @@ pub(super) fn tell_one(py: Python<'_>, call: Done<Waiter>) {
         Ok(value) => future.call_method1(intern!(py, "set_result"), (value,)),
         Err(error) => future.call_method1(intern!(py, "set_exception"), (error.into_value(py),)),
     };
-    if let Err(error) = told {
-        let cancelled = future.call_method0(intern!(py, "cancelled")).and_then(|is| is.is_truthy());
-        if !matches!(cancelled, Ok(true)) {
-            error.write_unraisable(py, Some(future));
-        }
+    if let Err(error) = told
+        && !error.is_instance_of::<InvalidStateError>(py)
+    {
+        error.write_unraisable(py, Some(future));
     }
 }

@@ -28,6 +28,7 @@ use crate::mem::pool::DmaBuf;
 use crate::python::batch;
 use crate::python::buffer::Buffer;
 use crate::python::memory::Flow;
+use crate::python::wait;
 
 /// Most parameters of a method.
 const MOST: usize = 3;
@@ -58,16 +59,16 @@ fn some<'a, 'py>(given: &'a Option<Borrowed<'_, 'py, PyAny>>) -> Option<&'a Boun
     given.as_deref().filter(|value| !value.is_none())
 }
 
-/// A time limit as its method gets it: what it is not is told at once, what it is where somebody asks.
-fn limit(given: &Option<Borrowed<'_, '_, PyAny>>) -> PyResult<impl FnOnce() -> PyResult<Option<f64>>> {
-    if !some(given).is_none_or(|value| value.is_exact_instance_of::<PyFloat>()) {
-        seconds(given)?;
-    }
-    Ok(|| seconds(given))
-}
-
-fn seconds(given: &Option<Borrowed<'_, '_, PyAny>>) -> PyResult<Option<f64>> {
-    some(given).map(|value| value.extract()).transpose()
+/// A time limit.
+#[inline]
+fn limit(given: &Option<Borrowed<'_, '_, PyAny>>) -> PyResult<Option<f64>> {
+    let Some(value) = some(given) else { return Ok(None) };
+    let seconds = match value.cast_exact::<PyFloat>() {
+        Ok(seconds) => seconds.value(),
+        Err(_) => value.extract()?,
+    };
+    wait::check(Some(seconds))?;
+    Ok(Some(seconds))
 }
 
 /// Makes a [`Quick`] of a method.
