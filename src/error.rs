@@ -336,8 +336,8 @@ pub enum Error {
         /// The vector that was asked for.
         vector: u16,
     },
-    /// Bytes outside a piece of memory.
-    #[error("bytes {offset}..{offset}+{len} are outside the memory's {size}")]
+    /// Bytes outside a piece of memory, or of a device.
+    #[error("bytes {offset}..{offset}+{len} are not inside the {size} that there are")]
     OutOfBounds {
         /// Offset of the access in bytes.
         offset: u64,

@@ -474,7 +474,7 @@ class Region:
     def __len__(self) -> int: ...
     @staticmethod
     def create(length: int) -> Region:
-        """A region over a new memory file, all zero."""
+        """A region over a new memory file, all zero, of that many bytes or the rest of a page more."""
         ...
     def fileno(self) -> int:
         """Descriptor of the memory file."""

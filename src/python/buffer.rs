@@ -466,7 +466,7 @@ impl Region {
         Ok(Self { region: DmaRegion::from_fd(own, offset, length)? })
     }
 
-    /// A region over a new memory file, all zero.
+    /// A region over a new memory file, all zero, of that many bytes or the rest of a page more.
     #[staticmethod]
     fn create(length: Whole<usize>) -> PyResult<Self> {
         Ok(Self { region: DmaRegion::new(length.0)? })

@@ -61,7 +61,7 @@ impl Bank {
         };
         let Ok(buf) = self.pool.slot(index) else {
             return Err(Error::Misuse {
-                what: "this buffer is in flight already: wait for its request, or take another buffer",
+                what: "this buffer is in flight already, or given twice: wait for its request, or take another buffer",
             });
         };
         mark.store(flow as u8, Ordering::Release);

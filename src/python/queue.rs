@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 
-use pyo3::exceptions::PyTimeoutError;
+use pyo3::exceptions::{PyTimeoutError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -416,7 +416,8 @@ impl Queue {
 
     /// How long waits spin before they sleep, in seconds, at most 0.05 at a time; 0 for not at all.
     fn set_spin(&self, seconds: f64) -> PyResult<()> {
-        let spin = wait::longest(Some(seconds))?;
+        let nonsense = |_| PyValueError::new_err("a spin is a number of seconds from 0 on");
+        let spin = wait::longest(Some(seconds)).map_err(nonsense)?;
         self.inner.shared.set_spin(spin);
         Ok(())
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::thread;
 
 use virtio::Error;
+use virtio::drivers::Between;
 use virtio::soft::{self, Run, SoftDevice};
 
 use super::driver_common::{Gate, MODERN, SOON, kept_the_rules, ways};
@@ -78,4 +79,27 @@ fn a_reset_ends_a_call_once_as_indeterminate() {
         let error = block.read(0, &mut [0; 512]).unwrap_err();
         assert!(matches!(error.kind(), Error::Closed { .. }), "{way:?}: {error}");
     }
+}
+
+/// Fault M7, M4: the second call waits for the first one's queue, and its thread is asked meanwhile; a close ends the first.
+#[test]
+fn who_waits_for_a_queue_looks_after_its_signals() {
+    let (gate, seen) = Gate::new(1);
+    let mut wish = options();
+    wish.between = Between::new(|| match thread::current().name() {
+        Some("second") => Err(Error::Interrupted),
+        _ => Ok(()),
+    });
+    let (_soft, block) = open(MODERN, SoftDevice::builder(gate), Run::Thread, wish);
+    thread::scope(|scope| {
+        let first = scope.spawn(|| block.read(0, &mut [0; 512]));
+        seen.recv_timeout(SOON).unwrap();
+        let second = thread::Builder::new().name("second".into());
+        let second = second.spawn_scoped(scope, || block.read(0, &mut [0; 512])).unwrap();
+        let error = second.join().unwrap().unwrap_err();
+        assert!(matches!(error.kind(), Error::Interrupted), "{error}");
+        assert!(!first.is_finished());
+        block.close().unwrap();
+        assert!(first.join().unwrap().is_err());
+    });
 }

@@ -16,6 +16,8 @@ import pytest
 import virtio
 from virtio import testing
 
+Running = tuple[virtio.Device, virtio.Queue]
+
 
 def test_m10_chains_that_no_driver_may_build_are_refused_before_anything_is_shown(entropy: Running) -> None:
     dev, q = entropy
@@ -245,3 +247,10 @@ def test_errors_at_the_end_of_the_interpreter_are_what_they_are_else() -> None:
     """)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.stdout, done.stderr) == ("ClosedError\n", "")
+
+
+def test_a_spin_that_is_no_length_of_time_is_refused_as_that(silent: Running) -> None:
+    _, q = silent
+    for bad in (-1.0, float("nan")):
+        with pytest.raises(ValueError, match="spin"):
+            q.set_spin(bad)
