@@ -337,7 +337,7 @@ pub enum Error {
         vector: u16,
     },
     /// Bytes outside a piece of memory, or of a device.
-    #[error("bytes {offset}..{offset}+{len} are not inside the {size} that there are")]
+    #[error("bytes {offset}..{offset}+{len} are outside the {size} that there are")]
     OutOfBounds {
         /// Offset of the access in bytes.
         offset: u64,
