@@ -34,6 +34,10 @@ pub trait Lane: Send {
     ) -> Result<Token>;
     /// Shows what was added to the device; answers whether to ring.
     fn publish(&mut self) -> Result<bool>;
+    /// Ok where the device may be notified.
+    fn may_ring(&self) -> Result<()> {
+        Ok(())
+    }
     /// Whether to ring although the device did not ask for it.
     fn kick_again(&mut self) -> bool;
     /// Takes a used buffer, and gives it to `take`.

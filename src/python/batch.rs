@@ -205,7 +205,7 @@ fn tokens_array<'a, 'py>(place: &'a mut Export<'py>, array: &Bound<'py, PyAny>) 
     Ok(numbers)
 }
 
-/// See `Queue.get_many`; the time limit is one.
+/// See `Queue.get_many`.
 #[inline]
 pub(super) fn get_many<'py>(
     py: Python<'py>,
@@ -214,6 +214,7 @@ pub(super) fn get_many<'py>(
     written: Option<&Bound<'py, PyAny>>,
     timeout: Option<f64>,
 ) -> PyResult<usize> {
+    wait::check(timeout)?;
     let (mut place, mut other) = (Export::new(py), Export::new(py));
     let tokens = tokens_array(&mut place, tokens)?;
     let written = written.map(|array| other.numbers(array, true)).transpose()?;

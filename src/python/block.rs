@@ -156,7 +156,6 @@ impl Block {
         control_timeout: f64,
         reconnect: &str,
     ) -> PyResult<Self> {
-        error::prepare(py)?;
         let reconnect = policy(reconnect)?;
         let control_timeout = wait::longest(Some(control_timeout))?;
         let timeout = wait::longest(timeout)?;

@@ -427,10 +427,6 @@ fn fileno(region: &DmaRegion) -> PyResult<RawFd> {
     Ok(fd.as_raw_fd())
 }
 
-fn no_descriptor(error: std::io::Error) -> Error {
-    Error::Os { doing: "taking a descriptor", errno: error.raw_os_error().unwrap_or(0) }
-}
-
 /// Memory for devices over a memory file of the caller's (os.memfd_create with MFD_ALLOW_SEALING): it is sealed
 /// against shrinking, its content stays, and whoever has the descriptor shares it. Without a length it is the whole
 /// file. `Region.create(length)` makes a file of its own.
@@ -452,14 +448,12 @@ impl Region {
         let raw = descriptor(fd)?;
         // SAFETY: not -1, and used for the length of this call, during which the interpreter is held.
         let borrowed = unsafe { BorrowedFd::borrow_raw(raw) };
-        let own = borrowed.try_clone_to_owned().map_err(no_descriptor)?;
+        let refused = |errno| Error::os("take a descriptor", errno);
+        let own = rustix::io::fcntl_dupfd_cloexec(borrowed, 0).map_err(refused)?;
         let length = match length {
             Some(Whole(length)) => length,
             None => {
-                let size = std::fs::File::from(own.try_clone().map_err(no_descriptor)?)
-                    .metadata()
-                    .map_err(no_descriptor)?
-                    .len();
+                let size = u64::try_from(rustix::fs::fstat(&own).map_err(refused)?.st_size).unwrap_or(0);
                 usize::try_from(size.saturating_sub(offset)).unwrap_or(usize::MAX)
             }
         };

@@ -36,7 +36,6 @@ pub(super) fn open(
     strict: bool,
     interrupts: bool,
 ) -> PyResult<Device> {
-    error::prepare(py)?;
     let address: Address = address.parse()?;
     let control_timeout = wait::longest(Some(control_timeout))?;
     let options = Options { control_timeout, strict, interrupts, ..Options::default() };

@@ -51,7 +51,6 @@ impl Entropy {
     #[new]
     #[pyo3(signature = (address, *, timeout=Some(30.0)), text_signature = "(address, *, timeout=30.0)")]
     fn new(py: Python<'_>, address: &str, timeout: Option<f64>) -> PyResult<Self> {
-        error::prepare(py)?;
         let timeout = wait::longest(timeout)?;
         let made = py.detach(|| drivers::Entropy::open(address, timeout)).map_err(error::opening)?;
         let closing = Arc::new(AtomicBool::new(false));

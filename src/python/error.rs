@@ -73,11 +73,6 @@ impl From<Error> for PyErr {
     }
 }
 
-/// Keeps the classes of errors at hand for as long as there are devices.
-pub(super) fn prepare(py: Python<'_>) -> PyResult<()> {
-    of_package(py, "virtio.errors", "VirtioError").map(drop)
-}
-
 /// The same for a failure to open: all that is not the address's form is an `OSError`.
 pub(super) fn opening(error: Error) -> PyErr {
     match (error.kind(), class(&error)) {

@@ -73,6 +73,7 @@ mod _virtio {
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         crate::python::one_interpreter(module.py())?;
         crate::python::queue::install(module.py())?;
+        crate::python::of_package(module.py(), "virtio.errors", "VirtioError")?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 }

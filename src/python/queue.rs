@@ -203,7 +203,7 @@ impl Queue {
         }
     }
 
-    /// `transfer`, whose time limit is one.
+    /// See `transfer`.
     #[inline]
     fn transfer_in(
         &self,
@@ -212,6 +212,7 @@ impl Queue {
         writable: Option<&Bound<'_, PyAny>>,
         timeout: Option<f64>,
     ) -> PyResult<u32> {
+        wait::check(timeout)?;
         let inner = &*self.inner;
         let token = self.submit::<true>(readable, writable)?;
         let there = match inner.shared.try_wait(token) {
@@ -221,9 +222,10 @@ impl Queue {
         Ok(self.outcome(py, token, there, timeout)?.written)
     }
 
-    /// `get`, likewise.
+    /// See `get`.
     #[inline]
     fn get_in(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Py<Used>> {
+        wait::check(timeout)?;
         match self.inner.shared.pop_done() {
             Ok(Some(done)) => self.results.give(py, self.inner.hand_over(py, done)?),
             there => self.next(py, there, timeout),
@@ -297,13 +299,12 @@ impl Queue {
 
     /// Notifies the device, whether it wants that or not.
     fn kick(&self) -> PyResult<()> {
-        self.inner.located(self.inner.shared.kick(device::Queue::check_started))
+        self.inner.located(self.inner.shared.kick())
     }
 
     /// Waits for a request that is done and that nobody else waits for: seconds, or None for ever.
     #[pyo3(signature = (timeout=None))]
     fn get(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Py<Used>> {
-        wait::check(timeout)?;
         self.get_in(py, timeout)
     }
 
@@ -335,7 +336,6 @@ impl Queue {
         writable: Option<&Bound<'_, PyAny>>,
         timeout: Option<f64>,
     ) -> PyResult<u32> {
-        wait::check(timeout)?;
         self.transfer_in(py, readable, writable, timeout)
     }
 
@@ -366,7 +366,6 @@ impl Queue {
         written: Option<&Bound<'py, PyAny>>,
         timeout: Option<f64>,
     ) -> PyResult<usize> {
-        wait::check(timeout)?;
         batch::get_many(py, &self.inner, tokens, written, timeout)
     }
 

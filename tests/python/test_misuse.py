@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import signal
 import subprocess
 import sys
 import textwrap
@@ -12,6 +11,7 @@ import time
 from collections.abc import Callable
 
 import pytest
+from test_waits import interrupted_after
 
 import virtio
 from virtio import testing
@@ -193,20 +193,9 @@ def test_m7_a_signal_reaches_who_waits_for_the_queue_of_another_call() -> None:
         disk = virtio.Block(address, timeout=None)
         busy = Beside(lambda: disk.pread(512, 0))
         until(lambda: device.report().notifications)
-        main, sent = threading.main_thread().ident or 0, [0.0]
-
-        def interrupt() -> None:
-            sent[0] = time.monotonic()
-            signal.pthread_kill(main, signal.SIGINT)
-
         calls: list[Callable[[], object]] = [lambda: disk.pread(512, 0), disk.flush]
         for call in calls:
-            timer = threading.Timer(0.05, interrupt)
-            timer.start()
-            with pytest.raises(KeyboardInterrupt):
-                call()
-            assert time.monotonic() - sent[0] < 0.5
-            timer.join()
+            assert interrupted_after(0.05, call) < 0.5
         disk.close()
         assert isinstance(busy.join(), virtio.VirtioError)
 

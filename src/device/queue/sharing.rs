@@ -60,6 +60,10 @@ impl<B: Lease + Send + 'static> Lane for Queue<B> {
         Self::publish(self)
     }
 
+    fn may_ring(&self) -> Result<()> {
+        self.check_started()
+    }
+
     fn kick_again(&mut self) -> bool {
         self.ring.as_mut().and_then(Ring::kick_again).is_some()
     }

@@ -169,9 +169,9 @@ impl<L: Lane> Shared<L> {
         Ok(done)
     }
 
-    /// Notifies the device, whether it wants that or not, once `may` has allowed it (fault M15).
-    pub fn kick(&self, may: impl FnOnce(&L) -> Result<()>) -> Result<()> {
-        may(&self.open()?.lane)?;
+    /// Notifies the device, whether it wants that or not; not before it was started (fault M15).
+    pub fn kick(&self) -> Result<()> {
+        self.open()?.lane.may_ring()?;
         self.port.ring()
     }
 

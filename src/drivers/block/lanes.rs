@@ -4,16 +4,13 @@ use alloc::boxed::Box;
 use core::cell::Cell;
 use core::ops::{Deref, DerefMut};
 use core::sync::atomic::{AtomicUsize, Ordering};
-use core::time::Duration;
 use std::sync::{PoisonError, TryLockError};
 
 use super::lane::Lane;
+use super::submit::LOOK;
 use crate::Result;
 use crate::drivers::Between;
 use crate::sync::{Condvar, Mutex, MutexGuard};
-
-/// Longest sleep of who waits for a lane before it looks around.
-const SLICE: Duration = Duration::from_millis(50);
 
 /// Threads are numbered as they come, so that each starts at a lane of its own.
 static THREADS: AtomicUsize = AtomicUsize::new(0);
@@ -82,7 +79,7 @@ impl Lanes {
                 if let Some(taken) = self.free() {
                     return Ok(taken);
                 }
-                drop(self.line.freed.wait_timeout(waiting, SLICE));
+                drop(self.line.freed.wait_timeout(waiting, LOOK));
             }
             self.between.look()?;
         }

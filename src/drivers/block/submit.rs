@@ -27,7 +27,7 @@ use crate::sync::{Mutex, MutexGuard};
 use crate::{Error, Result};
 
 /// Longest time between two looks at a device that has nothing to tell.
-const LOOK: Duration = Duration::from_millis(50);
+pub(super) const LOOK: Duration = Duration::from_millis(50);
 /// The same for one that does not announce what it has done.
 const LOOK_POLLED: Duration = Duration::from_millis(1);
 

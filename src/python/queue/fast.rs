@@ -19,7 +19,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyFloat, PyList, PyString, PyTuple};
+use pyo3::types::{PyDict, PyList, PyString, PyTuple};
 use pyo3::{Borrowed, IntoPyObjectExt, ffi};
 
 use super::{Queue, take};
@@ -28,7 +28,6 @@ use crate::mem::pool::DmaBuf;
 use crate::python::batch;
 use crate::python::buffer::Buffer;
 use crate::python::memory::Flow;
-use crate::python::wait;
 
 /// Most parameters of a method.
 const MOST: usize = 3;
@@ -62,13 +61,7 @@ fn some<'a, 'py>(given: &'a Option<Borrowed<'_, 'py, PyAny>>) -> Option<&'a Boun
 /// A time limit.
 #[inline]
 fn limit(given: &Option<Borrowed<'_, '_, PyAny>>) -> PyResult<Option<f64>> {
-    let Some(value) = some(given) else { return Ok(None) };
-    let seconds = match value.cast_exact::<PyFloat>() {
-        Ok(seconds) => seconds.value(),
-        Err(_) => value.extract()?,
-    };
-    wait::check(Some(seconds))?;
-    Ok(Some(seconds))
+    some(given).map(|value| value.extract()).transpose()
 }
 
 /// Makes a [`Quick`] of a method.
